@@ -1,0 +1,181 @@
+"""The command line: parse, call, print. Everything else is imported when a command needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .errors import WhyfakeError
+
+
+
+class _Group(TyperGroup):
+    """Turns errors into one line on stderr and an exit code: 1 for the input, 2 for usage."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("stopped; what was finished is whole", err=True)
+            raise typer.Exit(130) from None
+        except WhyfakeError as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+
+
+app = typer.Typer(
+    name="whyfake",
+    cls=_Group,
+    help="Why does this deepfake detector call this frame fake?",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Card = Annotated[
+    Path | None,
+    typer.Option(help="Detector card (JSON), in place of the one in the model or beside it."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        from . import __version__
+
+        typer.echo(f"whyfake {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Examples: [bold]whyfake explain face.png -d detector.onnx[/]   |   "
+    "[bold]whyfake explain frames/*.png -d detector.onnx -m all -o out --seed 7[/]   |   "
+    "[bold]whyfake explain face.png -d detector.onnx -m rise --json | jq .regions[0][/]"
+)
+def explain(
+    pictures: Annotated[
+        list[Path], typer.Argument(help="Face crops: picture files, or folders of them.")
+    ],
+    detector: Annotated[
+        Path, typer.Option("--detector", "-d", help="The detector, an ONNX file with its card.")
+    ],
+    method: Annotated[
+        str,
+        typer.Option("--method", "-m", help="One or several, comma-separated; or all."),
+    ] = "lime-adv",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the results.")
+    ] = Path("whyfake-out"),
+    target: Annotated[
+        str, typer.Option(help="Class to explain: predicted, fake (all but real), or a class name.")
+    ] = "predicted",
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="What hidden pixels show in the original forms: mean, zero, black, gray, blur, "
+            "noise, adversarial, or a picture. Each method has its own."
+        ),
+    ] = None,
+    regions: Annotated[
+        str | None, typer.Option(help="slic:50, grid:8, quickshift, or a label map FILE.npy.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=4, help="Images each method may ask for (not NES).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU cores to use; all by default.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Settings to start from: default or paper.")] = (
+        "default"
+    ),
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of settings; `whyfake methods --toml` prints a full one."),
+    ] = None,
+    card: Card = None,
+    json: AsJson = False,
+) -> None:
+    """Explain pictures: heat maps, ranked regions and the sample that the detector calls real."""
+    from .batch import expand, explain_to_folder
+    from .pipeline import make_request, resolve_target
+    from .results import Results
+    from .runtime import load_detector
+    from .settings import preset as preset_of
+    from .settings import read_settings
+    from .terminal import Report
+
+    settings = preset_of(preset)
+    if config is not None:
+        settings = read_settings(config, settings)
+    if samples is not None:
+        settings = settings.with_budget(samples)
+    request = make_request(
+        method, target=target, baseline=baseline, regions=regions, seed=seed, settings=settings
+    )
+    sources = expand(pictures)
+    with load_detector(detector, card=card, device=device, threads=threads) as opened:
+        resolve_target(target, opened, 0)
+        results = Results(out)
+        with Report(len(sources), request, opened, as_json=json) as report:
+            for outcome in explain_to_folder(opened, sources, request, results, report.tick):
+                report.show(outcome)
+        report.close(out)
+    if report.failures:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: [bold]whyfake inspect detector.onnx --json[/]")
+def inspect(
+    model: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    card: Card = None,
+    json: AsJson = False,
+) -> None:
+    """Show a detector's card, inputs, outputs, opset and hash, and what is missing."""
+    from .inspection import inspect_model
+    from .terminal import print_inspection
+
+    report = inspect_model(model, card)
+    print_inspection(report, as_json=json)
+    if report["problems"]:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: [bold]whyfake methods --toml > settings.toml[/]")
+def methods(
+    preset: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    toml: Annotated[bool, typer.Option("--toml", help="Print all settings as TOML.")] = False,
+    json: AsJson = False,
+) -> None:
+    """List the methods, what they cost in images, and every setting."""
+    from .settings import preset as preset_of
+    from .terminal import print_methods
+
+    settings = preset_of(preset)
+    if toml:
+        typer.echo(settings.to_toml(), nl=False)
+    else:
+        print_methods(settings, as_json=json)
+
+
+def main() -> None:
+    """Entry point of the command `whyfake`."""
+    app()

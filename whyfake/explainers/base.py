@@ -1,0 +1,118 @@
+"""What all explainers share: the target they explain, what they return, how options are checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError, unknown
+from ..perturbation import FloatArray, PerturbationBatch
+
+Score = Literal["probability", "log_odds"]
+SCORES: tuple[str, ...] = ("probability", "log_odds")
+
+LabelMap = NDArray[np.int32]
+Asking = Generator[PerturbationBatch, FloatArray, "Attribution"]
+
+CHUNK = 2048
+"""Copies asked for at a time: memory stays the same however many samples are wanted."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The explained class, or set of classes: `columns` of the log-probabilities."""
+
+    name: str
+    columns: tuple[int, ...]
+
+    def score(self, log_probs: FloatArray, kind: str = "probability") -> NDArray[np.float64]:
+        """The target's score (N,) from log-probabilities (N, C), in float64.
+
+        `probability`, or `log_odds` = log p − log(1 − p), which also separates scores that
+        differ only in the last digits below one.
+        """
+        inside = np.logaddexp.reduce(log_probs[:, list(self.columns)].astype(np.float64), axis=1)
+        if kind == "probability":
+            return np.asarray(np.exp(inside))
+        rest = [c for c in range(log_probs.shape[1]) if c not in self.columns]
+        outside = np.logaddexp.reduce(log_probs[:, rest].astype(np.float64), axis=1)
+        return np.asarray(inside - outside)
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """An explainer's result: `heatmap` (h, w) float32, and scores per region where it has them.
+
+    `region_scores` (R,) float64 is None where the method works on a grid of its own.
+    """
+
+    heatmap: FloatArray
+    region_scores: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """All that an explainer is given beside the frame (3, h, w).
+
+    `baseline` (3, h, w): what hidden pixels show. `regions` (h, w): labels 0 … R−1. `rng`: the only
+    source of randomness.
+    """
+
+    baseline: FloatArray
+    regions: LabelMap
+    rng: np.random.Generator
+
+
+class Explainer(Protocol):
+    """Options in the constructor, data in the call; see `whyfake.explainers.EXPLAINERS`."""
+
+    name: ClassVar[str]
+    baseline: ClassVar[str]
+    """The baseline of its original form."""
+
+    def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:
+        """A coroutine that asks about perturbed copies and returns an Attribution."""
+        ...
+
+    def images(self) -> int:
+        """The most images it asks for."""
+        ...
+
+    def with_budget(self, images: int) -> Explainer:
+        """The same method asking for about that many images."""
+        ...
+
+
+def check(ok: bool, owner: str, wanted: str, got: Any) -> None:
+    """Raise UsageError `owner: wanted, got …` unless ok."""
+    if not ok:
+        raise UsageError(f"{owner}: {wanted}, got {got}")
+
+
+def check_score(owner: str, score: str) -> None:
+    """Raise UsageError unless `score` names a score that explainers can explain."""
+    if score not in SCORES:
+        raise UsageError(f"{owner}: {unknown('score', score, SCORES)}")
+
+
+def options(item: Any) -> dict[str, Any]:
+    """An explainer's options as plain JSON types."""
+    return dataclasses.asdict(item)
+
+
+def region_means(heatmap: FloatArray, regions: LabelMap) -> NDArray[np.float64]:
+    """The mean heat of each region (R,)."""
+    flat = regions.ravel()
+    areas = np.bincount(flat)
+    sums = np.bincount(flat, weights=heatmap.ravel().astype(np.float64))
+    return np.asarray(sums / np.maximum(areas, 1))
+
+
+def chunks(total: int, size: int = CHUNK) -> Sequence[tuple[int, int]]:
+    """(start, stop) pairs that cover 0 … total in steps of `size`."""
+    return [(start, min(start + size, total)) for start in range(0, total, size)]

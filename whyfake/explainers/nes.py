@@ -1,0 +1,180 @@
+"""The adversarial sample: Natural Evolution Strategies towards an image that is called *real*.
+
+Wierstra et al. 2014; Ilyas et al. 2018; as in arXiv 2502.03957, section III.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..perturbation import FloatArray, NoiseStep
+from .base import check
+
+TABLE_FLOATS = 1 << 22
+"""16 MB of Gaussian noise, drawn once a seed and sliced at random offsets (Salimans et al. 2017,
+arXiv 1703.03864)."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdversarialSample:
+    """An image near the frame, and whether the detector calls it *real*.
+
+    `image` (3, h, w) float32 within `linf` of the frame; `score_before`, `score_after`: the
+    probability of *real*; `images`: what it cost. A frame that is called real from the start comes
+    back unchanged, with no steps and `flipped` False.
+    """
+
+    image: FloatArray
+    flipped: bool
+    steps: int
+    images: int
+    linf: float
+    score_before: float
+    score_after: float
+
+
+@dataclass(frozen=True)
+class Nes:
+    """Signed NES steps inside an L∞ ball. Sizes are in pixel units of [0, 1].
+
+    sigma: search radius; pairs: antithetic pairs a step; alpha: step size; epsilon: radius of the
+    ball; steps: the most steps; noise: `luma` moves all channels alike, as the paper's code does,
+    `rgb` each on its own. Costs 2·pairs + 1 images a step.
+    """
+
+    sigma: float = 0.001
+    pairs: int = 40
+    alpha: float = 1 / 255
+    epsilon: float = 16 / 255
+    steps: int = 80
+    noise: Literal["luma", "rgb"] = "luma"
+
+    name: ClassVar[str] = "nes"
+
+    def __post_init__(self) -> None:
+        check(self.sigma > 0, "NES", "sigma must be positive", self.sigma)
+        check(self.pairs >= 1, "NES", "pairs must be 1 or more", self.pairs)
+        check(self.alpha > 0, "NES", "alpha must be positive", self.alpha)
+        check(0 < self.epsilon <= 1, "NES", "epsilon must lie in (0, 1]", self.epsilon)
+        check(self.steps >= 1, "NES", "steps must be 1 or more", self.steps)
+        check(self.noise in ("luma", "rgb"), "NES", "noise must be luma or rgb", self.noise)
+
+    def images(self) -> int:
+        """The most images it asks for."""
+        return self.steps * (2 * self.pairs + 1) + 1
+
+    def attack(
+        self,
+        frame: FloatArray,
+        real: tuple[int, ...],
+        *,
+        seed: int,
+        rng: np.random.Generator,
+        mask: FloatArray | None = None,
+    ) -> Generator[NoiseStep, FloatArray, AdversarialSample]:
+        """A coroutine: an image near `frame` (3, h, w) whose argmax is one of the columns `real`.
+
+        `seed` draws the shared noise table, `rng` the offsets; `mask` (h, w), where given, is one
+        where pixels may move and zero where not. The check of the current image rides in the same
+        batch as its step, so a step is one batch.
+        """
+        low = np.maximum(frame - np.float32(self.epsilon), 0)
+        high = np.minimum(frame + np.float32(self.epsilon), 1)
+        channels = 1 if self.noise == "luma" else 3
+        directions = _Directions(frame.shape[1:], channels, seed, rng)
+        image, asked, before = frame, 0, 0.0
+        for step in range(self.steps + 1):
+            last = step == self.steps
+            batch = directions.batch(image, 0 if last else self.pairs, self.sigma, mask)
+            log_probs = yield batch
+            margins = real_margin(log_probs, real)
+            asked += len(batch)
+            after = _probability(log_probs[0], real)
+            if step == 0:
+                before = after
+            if margins[0] > 0 or last:
+                break
+            gradient = antithetic_gradient(batch, margins[1:])
+            move = np.float32(self.alpha) * np.sign(gradient)
+            image = np.clip(image + move, low, high)
+        return AdversarialSample(
+            image=image,
+            flipped=bool(margins[0] > 0 and step > 0),
+            steps=step,
+            images=asked,
+            linf=float(np.abs(image - frame).max()),
+            score_before=before,
+            score_after=after,
+        )
+
+
+def real_margin(log_probs: FloatArray, real: tuple[int, ...]) -> NDArray[np.float64]:
+    """log p(real) − log max p(other), (N,): positive where the argmax is real.
+
+    The same gradient sign as p(real) near the boundary, and it does not saturate.
+    """
+    others = [c for c in range(log_probs.shape[1]) if c not in real]
+    best = log_probs[:, list(real)].max(axis=1).astype(np.float64)
+    return np.asarray(best - log_probs[:, others].max(axis=1))
+
+
+def antithetic_gradient(batch: NoiseStep, scores: NDArray[np.float64]) -> FloatArray:
+    """The NES estimate Σ (f⁺ − f⁻)·u / (2nσ), shape (channels, h, w), zero outside the mask.
+
+    `batch` is a step's batch: the centre, then n directions with sign +, then the same with sign −;
+    `scores` (2n,) leaves the centre out.
+    """
+    pairs = len(scores) // 2
+    weights = ((scores[:pairs] - scores[pairs:]) / (2 * pairs * batch.sigma)).astype(np.float32)
+    gradient = np.zeros((batch.channels, *batch.center.shape[1:]), np.float32)
+    scaled = np.empty_like(gradient)
+    for row, weight in enumerate(weights, 1):
+        np.multiply(batch.noise(row), weight, out=scaled)
+        gradient += scaled
+    if batch.mask is not None:
+        gradient *= batch.mask
+    return gradient
+
+
+class _Directions:
+    """Draws a step's batch: the centre and both sides of random slices of the noise table."""
+
+    def __init__(
+        self, size: tuple[int, ...], channels: int, seed: int, rng: np.random.Generator
+    ) -> None:
+        self._length = channels * size[0] * size[1]
+        self._channels = channels
+        self._rng = rng
+        self._table = noise_table(seed, max(TABLE_FLOATS, 4 * self._length))
+
+    def batch(
+        self, center: FloatArray, pairs: int, sigma: float, mask: FloatArray | None
+    ) -> NoiseStep:
+        offsets = self._rng.integers(0, len(self._table) - self._length + 1, pairs)
+        return NoiseStep(
+            center=center,
+            table=self._table,
+            offsets=np.concatenate([[0], offsets, offsets]),
+            signs=np.repeat([0, 1, -1], [1, pairs, pairs]),
+            sigma=sigma,
+            channels=self._channels,
+            mask=mask,
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def noise_table(seed: int, floats: int) -> FloatArray:
+    """Standard normal float32 values, the same for the same seed; read-only."""
+    table = np.random.default_rng([seed, 0]).standard_normal(floats, np.float32)
+    table.flags.writeable = False
+    return table
+
+
+def _probability(log_probs: FloatArray, columns: tuple[int, ...]) -> float:
+    return float(np.exp(np.logaddexp.reduce(log_probs[list(columns)].astype(np.float64))))

@@ -1,0 +1,204 @@
+"""Partition SHAP: Owen values over a hierarchy of halved rectangles (Lundberg's `shap` package)."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..perturbation import FloatArray, RegionMix
+from .base import Asking, Attribution, Scene, Score, Target, check, check_score
+
+
+@dataclass(frozen=True)
+class Shap:
+    """Owen values of image parts, refined where the score changes most, within a budget.
+
+    samples: the most images, both ends (all visible, all hidden) included; nodes_per_round: how
+    many nodes are split before the order of splitting is looked at again; two images a node.
+    """
+
+    samples: int = 2000
+    nodes_per_round: int = 32
+    score: Score = "probability"
+
+    name: ClassVar[str] = "shap"
+    baseline: ClassVar[str] = "blur"
+
+    def __post_init__(self) -> None:
+        check(self.samples >= 4, "SHAP", "samples must be 4 or more", self.samples)
+        check(
+            self.nodes_per_round >= 1,
+            "SHAP",
+            "nodes_per_round must be 1 or more",
+            self.nodes_per_round,
+        )
+        check_score("SHAP", self.score)
+
+    def images(self) -> int:
+        """The most images it asks for."""
+        return self.samples
+
+    def with_budget(self, images: int) -> Shap:
+        """SHAP with so many images."""
+        return dataclasses.replace(self, samples=images)
+
+    def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:
+        """A coroutine: each pixel's share of the score's rise from baseline to frame."""
+        tree = _Tree(frame.shape[1], frame.shape[2])
+        ends = np.array([[0], [1]], np.uint8)
+        answer = yield RegionMix(ends, tree.labels(), scene.baseline)
+        f00, f11 = target.score(answer, self.score)
+        queue = _Queue(scene.rng)
+        queue.push(_Part(0, np.zeros(1, np.uint8), f00, f11, 1.0))
+        asked = 2
+        while queue and self.samples - asked >= 2:
+            parts: list[_Part] = []
+            while queue and len(parts) < min(self.nodes_per_round, (self.samples - asked) // 2):
+                part = queue.pop()
+                if tree.split(part.node):
+                    parts.append(part)
+                else:
+                    tree.credit[part.node] += part.gain
+            if not parts:
+                continue
+            codes = np.concatenate([tree.halves(part) for part in parts])
+            answer = yield RegionMix(codes, tree.labels(), scene.baseline)
+            asked += len(codes)
+            scores = target.score(answer, self.score)
+            for index, part in enumerate(parts):
+                for child in _children(tree, part, codes[2 * index : 2 * index + 2],
+                                       scores[2 * index : 2 * index + 2]):
+                    queue.push(child)
+        while queue:  # the budget is spent: what is left goes evenly to each part's pixels
+            part = queue.pop()
+            tree.credit[part.node] += part.gain
+        return Attribution(tree.heatmap())
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A node in a context: `visible` blocks around it, scores without and with the node."""
+
+    node: int
+    visible: NDArray[np.uint8]
+    f_without: float
+    f_with: float
+    weight: float
+
+    @property
+    def gain(self) -> float:
+        return (self.f_with - self.f_without) * self.weight
+
+
+def _children(
+    tree: _Tree, part: _Part, codes: NDArray[np.uint8], scores: NDArray[np.float64]
+) -> list[_Part]:
+    """Both halves of a part, each without and with the other half visible, at half its weight."""
+    left, right = tree.children[part.node]
+    (with_left, with_right), (f10, f01) = codes, scores
+    half = part.weight / 2
+    around = tree.widen(part.visible)
+    return [
+        _Part(left, around, part.f_without, f10, half),
+        _Part(right, around, part.f_without, f01, half),
+        _Part(left, with_right, f01, part.f_with, half),
+        _Part(right, with_left, f10, part.f_with, half),
+    ]
+
+
+class _Queue:
+    """Parts by the largest |gain|; ties in an order that the seed gives."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._heap: list[tuple[float, float, int, _Part]] = []
+        self._pushed = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def push(self, part: _Part) -> None:
+        self._pushed += 1
+        heapq.heappush(self._heap, (-abs(part.gain), self._rng.random(), self._pushed, part))
+
+    def pop(self) -> _Part:
+        return heapq.heappop(self._heap)[-1]
+
+
+class _Tree:
+    """Rectangles halved along their longer side (rows first in a square), split as needed.
+
+    The finest rectangles so far are the blocks. When a block splits, its left half keeps its number
+    and its right half gets the next: an older context grows by copying, each new block from
+    the one that it was cut from.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self._boxes = [(0, height, 0, width)]
+        self._block_of = [0]  # the first block of a node
+        self._cut_from = [0]
+        self._labels = np.zeros((height, width), np.int32)
+        self.children: dict[int, tuple[int, int]] = {}
+        self.credit = [0.0]
+
+    def labels(self) -> NDArray[np.int32]:
+        """The blocks as a label map (h, w) of its own."""
+        return self._labels.copy()
+
+    def split(self, node: int) -> bool:
+        """Make sure that a node has children; False for a single pixel."""
+        if node in self.children:
+            return True
+        top, bottom, left, right = self._boxes[node]
+        if (bottom - top) * (right - left) == 1:
+            return False
+        if bottom - top >= right - left:
+            middle = top + (bottom - top) // 2
+            halves = [(top, middle, left, right), (middle, bottom, left, right)]
+        else:
+            middle = left + (right - left) // 2
+            halves = [(top, bottom, left, middle), (top, bottom, middle, right)]
+        block = self._block_of[node]
+        new = len(self._cut_from)
+        self._cut_from.append(block)
+        y0, y1, x0, x1 = halves[1]
+        self._labels[y0:y1, x0:x1] = new
+        self.children[node] = (len(self._boxes), len(self._boxes) + 1)
+        self._boxes += halves
+        self._block_of += [block, new]
+        self.credit += [0.0, 0.0]
+        return True
+
+    def widen(self, visible: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A context over the blocks of its time, over those of now."""
+        grown = np.empty(len(self._cut_from), np.uint8)
+        grown[: len(visible)] = visible
+        for block in range(len(visible), len(grown)):
+            grown[block] = grown[self._cut_from[block]]
+        return grown
+
+    def halves(self, part: _Part) -> NDArray[np.uint8]:
+        """Codes (2, blocks): the part's context with its left half visible, with its right half."""
+        codes = np.stack([self.widen(part.visible)] * 2)
+        for row, child in enumerate(self.children[part.node]):
+            codes[row, self._blocks(child)] = 1
+        return codes
+
+    def _blocks(self, node: int) -> list[int]:
+        """All blocks inside a node."""
+        if node not in self.children:
+            return [self._block_of[node]]
+        left, right = self.children[node]
+        return self._blocks(left) + self._blocks(right)
+
+    def heatmap(self) -> FloatArray:
+        """Every node's credit spread evenly over its pixels (h, w)."""
+        heat = np.zeros(self._labels.shape)
+        for (top, bottom, left, right), credit in zip(self._boxes, self.credit, strict=True):
+            heat[top:bottom, left:right] += credit / ((bottom - top) * (right - left))
+        return heat.astype(np.float32)

@@ -1,0 +1,88 @@
+"""What `whyfake inspect` finds out about a model: its card, its graph, and what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .card import find_card
+from .errors import CardError
+from .onnx_graph import GraphInfo, fit, load_graph
+
+
+def inspect_model(model: str | Path, card: str | Path | None = None) -> dict[str, Any]:
+    """Card, inputs, outputs, opset, hash, problems and advice, as JSON types.
+
+    Raises DetectorError where the file is no ONNX model at all.
+    """
+    path = Path(model)
+    _, info = load_graph(path)
+    report: dict[str, Any] = {
+        "model": str(model),
+        "sha256": info.sha256,
+        "opset": info.opset,
+        "nodes": info.nodes,
+        "inputs": [_tensor(t) for t in info.inputs],
+        "outputs": [{**_tensor(t), "activation": info.endings.get(t.name)} for t in info.outputs],
+        "card": None,
+        "card_from": None,
+        "problems": [],
+        "advice": [],
+    }
+    try:
+        found, where = find_card(path, info.metadata, card)
+        report["card"], report["card_from"] = found.to_dict(), where
+        port = fit(info, found, str(model))
+        report["batch"] = port.batch
+        report["layout"] = port.layout
+    except CardError as error:
+        report["problems"].append(str(error))
+        if report["card"] is None:
+            report["card_start"] = start_of_card(path, info)
+        return report
+    if port.batch is not None:
+        report["advice"].append(f"the batch is fixed at {port.batch}: a free one is faster")
+    if found.output.activation in ("softmax", "sigmoid") and port.output not in info.endings:
+        report["advice"].append(
+            f"the graph does not end in {found.output.activation}, so scores are read as "
+            "probabilities and may underflow: export logits"
+        )
+    for name in ("source", "license", "crop_margin"):
+        if not getattr(found, name):
+            report["advice"].append(f"the card says nothing of '{name}'")
+    report["advice"] += [f"the card has an unknown field '{name}'" for name in found.extra]
+    return report
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+
+
+def start_of_card(path: Path, info: GraphInfo) -> dict[str, Any]:
+    """A card to start from: what the graph tells, and example values for what it cannot."""
+    source, sink = info.inputs[0], info.outputs[0]
+    sizes = [dim for dim in source.shape[1:] if isinstance(dim, int) and dim != 3]
+    height, width = (sizes + [224, 224])[:2] if len(sizes) != 1 else (sizes[0], sizes[0])
+    activation = info.endings.get(sink.name, "logits")
+    output: dict[str, Any] = {"name": sink.name, "activation": activation}
+    if sink.shape[1:] == (1,):
+        output["positive"] = "fake"
+    return {
+        "schema": 1,
+        "name": path.stem,
+        "input": {
+            "name": source.name,
+            "height": height,
+            "width": width,
+            "color": "RGB",
+            "range": [0, 1],
+            "mean": [0, 0, 0],
+            "std": [1, 1, 1],
+        },
+        "output": output,
+        "classes": ["real", "fake"],
+        "real": ["real"],
+        "crop_margin": 1.3,
+        "source": "",
+        "license": "",
+    }

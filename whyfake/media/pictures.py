@@ -1,0 +1,110 @@
+"""Reads pictures: any depth, grey, alpha and orientation come out as uint8 RGB, or a clear error."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import PictureError
+from ..perturbation import FloatArray
+
+MIN_SIDE = 16
+MAX_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture as it stands on disk: `rgb` uint8 (H, W, 3), upright; `source` its path."""
+
+    source: str
+    rgb: NDArray[np.uint8]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.rgb.shape[0], self.rgb.shape[1]
+
+
+def load_picture(path: str | Path) -> Picture:
+    """Read a picture file as RGB.
+
+    16-bit samples are scaled to 8, grey is repeated, transparency is laid on white, and EXIF
+    orientation is applied. The size is looked at before pixels are decoded. Raises PictureError.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    if path.is_dir():
+        raise PictureError(f"{path} is a folder, wanted a picture")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of pictures as large as MAX_PIXELS; the check below is the one that counts
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_size(path, *image.size)
+                rgb = _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise PictureError(f"{path}: there is no such file") from None
+    except UnidentifiedImageError:
+        raise PictureError(f"{path} is not a picture that can be read (PNG, JPEG, WebP, …)") from None
+    except Image.DecompressionBombError:
+        raise PictureError(f"{path} is too large: over {MAX_PIXELS:,} pixels") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise PictureError(f"{path}: damaged or unreadable picture: {error}") from None
+    return Picture(str(path), rgb)
+
+
+def picture_from_array(rgb: NDArray[np.uint8], source: str = "<array>") -> Picture:
+    """A picture from uint8 RGB (H, W, 3). Raises PictureError."""
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise PictureError(f"wanted a uint8 RGB array (H, W, 3), got {rgb.dtype} {rgb.shape}")
+    _check_size(source, rgb.shape[1], rgb.shape[0])
+    return Picture(source, rgb)
+
+
+def _check_size(what: str | Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise PictureError(
+            f"{what} is too large: {width}×{height} pixels, the limit is {MAX_PIXELS:,}; "
+            "crop the face first"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise PictureError(
+            f"{what} is too small: {width}×{height} pixels, wanted {MIN_SIDE} or more a side"
+        )
+
+
+def _to_rgb(image: Any) -> NDArray[np.uint8]:
+    """8-bit RGB from any mode that Pillow reads."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        grey = np.asarray(image, dtype=np.float64)
+        full = 65535.0 if image.mode != "F" else 1.0
+        grey8 = np.rint(np.clip(grey / full, 0, 1) * 255).astype(np.uint8)
+        return np.repeat(grey8[..., None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
+        image = opaque
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def fit_to(rgb: NDArray[np.uint8], size: tuple[int, int]) -> FloatArray:
+    """The picture (H, W, 3) at the detector's size (h, w), as float32 (3, h, w) in [0, 1].
+
+    The whole picture is kept: where its shape differs it is stretched. Shrinking averages pixels,
+    enlarging interpolates bicubically; at the right size nothing changes.
+    """
+    import cv2
+
+    if rgb.shape[:2] != size:
+        shrinking = rgb.shape[0] > size[0] or rgb.shape[1] > size[1]
+        way = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
+        rgb = cv2.resize(rgb, (size[1], size[0]), interpolation=way)
+    return np.ascontiguousarray(rgb.transpose(2, 0, 1).astype(np.float32) / np.float32(255))

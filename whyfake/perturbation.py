@@ -1,0 +1,207 @@
+"""Perturbed copies of one frame, as compact codes instead of pixels.
+
+Every copy is the frame with something hidden, `x' = x + h·(b − x)`: baseline b, hiding mask h in
+[0, 1]. Where nothing is hidden the copy equals the frame to the bit. A batch holds only the numbers
+that determine the masks; `render` makes pixels, and is the definition that faster paths must equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+Composer = Callable[[FloatArray, int, "Scratch"], None]
+"""`composer(out, start, scratch)` writes copies start … start + len(out) into `out`."""
+
+
+class Scratch:
+    """Buffers that one thread uses again and again, by name; never shared between threads."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, FloatArray] = {}
+
+    def get(self, name: str, shape: tuple[int, ...]) -> FloatArray:
+        """A float32 array of this shape with arbitrary content."""
+        array = self._arrays.get(name)
+        if array is None or array.shape != shape:
+            array = self._arrays[name] = np.empty(shape, np.float32)
+        return array
+
+
+@runtime_checkable
+class PerturbationBatch(Protocol):
+    """N perturbed copies of one frame."""
+
+    def __len__(self) -> int:
+        """How many copies: what asking this batch costs, in images."""
+        ...
+
+    def composer(self, frame: FloatArray) -> Composer:
+        """Prepare to compose copies of `frame` (3, h, w); the result may run in many threads."""
+        ...
+
+
+def render(
+    batch: PerturbationBatch, frame: FloatArray, start: int = 0, stop: int | None = None
+) -> FloatArray:
+    """Pixels (stop − start, 3, h, w) float32 of copies start … stop of the batch."""
+    start, stop, _ = slice(start, stop).indices(len(batch))
+    out = np.empty((max(stop - start, 0), *frame.shape), np.float32)
+    batch.composer(frame)(out, start, Scratch())
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class RegionMix:
+    """One number per region: 1 shows the frame there, 0 the baseline, between mixes them.
+
+    `codes` (N, R) in [0, 1]; `labels` (h, w) integers 0 … R−1; `baseline` (3, h, w).
+    """
+
+    codes: NDArray[Any]
+    labels: NDArray[np.integer[Any]]
+    baseline: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.codes.ndim != 2 or int(self.labels.max()) >= self.codes.shape[1]:
+            raise ValueError(
+                f"RegionMix: {int(self.labels.max()) + 1} regions need codes of as many columns, "
+                f"got {self.codes.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def composer(self, frame: FloatArray) -> Composer:
+        hidden = 1.0 - self.codes.astype(np.float32)
+        labels = self.labels.astype(np.intp)
+        difference = self.baseline - frame
+
+        def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
+            mask = scratch.get("mask", labels.shape)
+            for row, image in enumerate(out, start):
+                # mode="clip" writes straight into `out`; labels were checked above
+                np.take(hidden[row], labels, out=mask, mode="clip")
+                np.multiply(difference, mask, out=image)
+                image += frame
+
+        return compose
+
+
+@dataclass(frozen=True, eq=False)
+class GridMix:
+    """Coarse random grids, upsampled bilinearly and shifted (RISE).
+
+    `grids` (N, s, s) in [0, 1], 1 shows the frame; `shifts` (N, 2) rows and columns, each below
+    the cell size ⌈h/s⌉ or ⌈w/s⌉; `baseline` (3, h, w).
+    """
+
+    grids: NDArray[Any]
+    shifts: NDArray[np.integer[Any]]
+    baseline: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.grids)
+
+    def composer(self, frame: FloatArray) -> Composer:
+        size = self.grids.shape[1]
+        height, width = frame.shape[1:]
+        down = bilinear_matrix(size, height)
+        across = bilinear_matrix(size, width).T.copy()
+        difference = self.baseline - frame
+
+        def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
+            mask = scratch.get("mask", (height, width))
+            for row, image in enumerate(out, start):
+                dy, dx = self.shifts[row]
+                hidden = np.float32(1) - self.grids[row].astype(np.float32)
+                np.matmul(down[dy : dy + height], hidden @ across[:, dx : dx + width], out=mask)
+                np.multiply(difference, mask, out=image)
+                image += frame
+
+        return compose
+
+
+def bilinear_matrix(size: int, length: int) -> FloatArray:
+    """Rows that upsample `size` cells to (size + 1)·⌈length/size⌉ pixels, half-pixel centres.
+
+    Pixels beyond the outermost cell centres repeat the edge. Every row sums to one.
+    """
+    pixels = (size + 1) * cell_size(size, length)
+    centre = (np.arange(pixels) + 0.5) * size / pixels - 0.5
+    centre = np.clip(centre, 0, size - 1)
+    left = np.minimum(centre.astype(np.intp), max(size - 2, 0))
+    weight = centre - left
+    matrix = np.zeros((pixels, size), np.float32)
+    rows = np.arange(pixels)
+    matrix[rows, left] = 1 - weight
+    matrix[rows, np.minimum(left + 1, size - 1)] += weight
+    return matrix
+
+
+def cell_size(size: int, length: int) -> int:
+    """Pixels a cell of RISE's grid spans, ⌈length/size⌉; also the number of distinct shifts."""
+    return -(-length // size)
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseStep:
+    """Copies of `center` with slices of a shared Gaussian noise table added (NES).
+
+    Copy i is `center + signs[i]·sigma·mask·table[offsets[i] : …]`. Noise of one channel (`channels`
+    1) is the same in all three. `center` (3, h, w) is the sample under attack, not the frame;
+    `mask` (h, w) keeps pixels still where it is zero. Sign 0 shows the centre itself.
+    """
+
+    center: FloatArray
+    table: FloatArray
+    offsets: NDArray[np.integer[Any]]
+    signs: NDArray[Any]
+    sigma: float
+    channels: int = 3
+    mask: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def noise(self, row: int) -> FloatArray:
+        """The unmasked direction of copy `row`: a view (channels, h, w) into the table."""
+        shape = (self.channels, *self.center.shape[1:])
+        offset = int(self.offsets[row])
+        return self.table[offset : offset + int(np.prod(shape))].reshape(shape)
+
+    def composer(self, frame: FloatArray) -> Composer:
+        steps = self.signs.astype(np.float32) * np.float32(self.sigma)
+
+        def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
+            for row, image in enumerate(out, start):
+                noise = self.noise(row)
+                step = scratch.get("noise", noise.shape)
+                np.multiply(noise, steps[row], out=step)
+                if self.mask is not None:
+                    step *= self.mask
+                np.add(self.center, step, out=image)
+
+        return compose
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The images themselves, (N, 3, h, w): for whatever the codes above cannot say."""
+
+    images: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def composer(self, frame: FloatArray) -> Composer:
+        def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
+            out[...] = self.images[start : start + len(out)]
+
+        return compose

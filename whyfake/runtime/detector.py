@@ -1,0 +1,215 @@
+"""An engine with its card: pixels in, log-probabilities out, and every picture counted."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..card import DetectorCard, find_card
+from ..errors import DetectorError
+from ..onnx_graph import PIXELS, SCORES, check_one_column, fit, load_graph, pixels_to_scores
+from ..perturbation import FloatArray, PerturbationBatch, Scratch
+from .engine import Engine
+from .onnxruntime_engine import OnnxRuntimeEngine
+
+
+class Detector:
+    """A detector that answers with log-probabilities and counts what it is asked.
+
+    `engine` takes `whyfake_pixels` (batch, 3, h, w) and gives `whyfake_scores`; `stripped` says
+    that a closing Sigmoid or Softmax was taken off, so that the scores are logits.
+    """
+
+    def __init__(
+        self, engine: Engine, card: DetectorCard, *, sha256: str = "", stripped: bool = False
+    ) -> None:
+        self.engine = engine
+        self.card = card
+        self.sha256 = sha256
+        self.real = tuple(card.classes.index(name) for name in card.real)
+        self._stripped = stripped
+        self._lock = threading.Lock()
+        self._seen = 0
+        self._lane: Lane | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames it wants."""
+        return self.card.input.height, self.card.input.width
+
+    @property
+    def images_seen(self) -> int:
+        """Pictures shown to it so far; rows that only fill up a batch do not count."""
+        return self._seen
+
+    def lane(self) -> Lane:
+        """A place for one thread to compose and run batches."""
+        return Lane(self)
+
+    def log_probs(self, images: FloatArray) -> FloatArray:
+        """Log-probabilities (N, C) float32 of images (N, 3, h, w) float32 RGB in [0, 1].
+
+        Costs N images. Raises DetectorError if the shape is wrong or a score is not finite.
+        """
+        if images.ndim != 4 or images.shape[1:] != (3, *self.size):
+            raise DetectorError(
+                f"{self.card.name} wants images (N, 3, {self.size[0]}, {self.size[1]}), "
+                f"got {images.shape}"
+            )
+        lane = self._own_lane()
+        rows = [np.empty((0, len(self.card.classes)), np.float32)]
+        for start in range(0, len(images), self.engine.batch):
+            part = images[start : start + self.engine.batch]
+            lane.buffer[: len(part)] = part
+            rows.append(lane.run(len(part)))
+        return self._checked(np.concatenate(rows))
+
+    def ask(self, batch: PerturbationBatch, frame: FloatArray) -> FloatArray:
+        """Log-probabilities (N, C) of a batch of perturbed copies of `frame`. Costs N images."""
+        lane, compose = self._own_lane(), batch.composer(frame)
+        rows = []
+        for start in range(0, len(batch), self.engine.batch):
+            count = min(self.engine.batch, len(batch) - start)
+            compose(lane.buffer[:count], start, lane.scratch)
+            rows.append(lane.run(count))
+        return self._checked(np.concatenate(rows))
+
+    def _checked(self, log_probs: FloatArray) -> FloatArray:
+        check_finite(log_probs, self.card.name)
+        return log_probs
+
+    def _own_lane(self) -> Lane:
+        if self._lane is None:
+            self._lane = self.lane()
+        return self._lane
+
+    def _count(self, images: int) -> None:
+        with self._lock:
+            self._seen += images
+
+    def _decode(self, raw: NDArray[np.float32]) -> FloatArray:
+        raw = np.asarray(raw, np.float32).reshape(len(raw), -1)
+        if raw.shape[1] == 1:
+            check_one_column(self.card, self.card.name)
+        elif raw.shape[1] != len(self.card.classes):
+            raise DetectorError(
+                f"{self.card.name} gave {raw.shape[1]} scores an image, the card names "
+                f"{len(self.card.classes)} classes"
+            )
+        return log_probs_from_scores(raw, self.card, stripped=self._stripped)
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.engine.close()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Lane:
+    """One thread's buffers: compose into `buffer` (batch, 3, h, w), then `run(count)`."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self.buffer: FloatArray = np.zeros((detector.engine.batch, 3, *detector.size), np.float32)
+        self.scratch = Scratch()
+
+    def run(self, count: int) -> FloatArray:
+        """Log-probabilities (count, C) of the first `count` pictures in the buffer.
+
+        The rest of the batch runs too, whatever is in it, so that every batch has one size. Scores
+        that are not finite come back as they are: `check_finite` tells whose they are.
+        """
+        raw = self._detector.engine.run({PIXELS: self.buffer})[SCORES]
+        self._detector._count(count)
+        return self._detector._decode(raw[:count])
+
+
+def check_finite(log_probs: FloatArray, name: str) -> None:
+    """Raise DetectorError if a score is NaN."""
+    bad = int(np.isnan(log_probs).any(axis=1).sum())
+    if bad:
+        raise DetectorError(
+            f"{name} gave NaN or infinite scores for {bad} of {len(log_probs)} pictures: "
+            "the model, its precision or the card's range, mean and std is wrong"
+        )
+
+
+def log_probs_from_scores(
+    raw: NDArray[np.float32], card: DetectorCard, *, stripped: bool
+) -> FloatArray:
+    """Log-probabilities (N, C) from what the graph gave (N, C), or (N, 1) for one-logit heads.
+
+    `stripped`: the closing activation was taken off, `raw` is what went into it. Independent
+    sigmoids are normalised over the classes. Rows with a score that is not finite become NaN.
+    Raises DetectorError where the values belie the card's activation.
+    """
+    z = raw.astype(np.float64)
+    z[~np.isfinite(z).all(axis=1)] = np.nan
+    activation = card.output.activation
+    if activation in ("softmax", "sigmoid") and not stripped:
+        z = _undo(z, activation, card.name)
+    if z.shape[1] == 1:
+        columns = [-np.logaddexp(0, -z[:, 0]), -np.logaddexp(0, z[:, 0])]
+        if card.output.positive == card.classes[1]:
+            columns.reverse()
+        return np.stack(columns, axis=1).astype(np.float32)
+    if activation == "sigmoid":
+        z = -np.logaddexp(0, -z)
+    log_sum = np.logaddexp.reduce(z, axis=1, keepdims=True)
+    normal: FloatArray = (z - log_sum).astype(np.float32)
+    return normal
+
+
+def _undo(p: NDArray[np.float64], activation: str, name: str) -> NDArray[np.float64]:
+    """Logits from probabilities; those that float32 cannot tell from 0 or 1 are held just inside."""
+    total = p.sum(axis=1)
+    out_of_range = (p < -1e-3) | (p > 1 + 1e-3)
+    not_one = np.abs(total - 1) > 1e-2 if activation == "softmax" else np.zeros(len(p), bool)
+    if out_of_range.any() or not_one.any():
+        raise DetectorError(
+            f"{name}: the card says {activation}, but the scores are not probabilities "
+            f"(for example {np.round(p[0], 3).tolist()}): correct output.activation"
+        )
+    if activation == "softmax":
+        return np.asarray(np.log(np.maximum(p, 1e-30)))
+    p = np.clip(p, 2.0**-24, 1 - 2.0**-24)
+    return np.asarray(np.log(p) - np.log1p(-p))
+
+
+def load_detector(
+    model: str | Path,
+    *,
+    card: str | Path | DetectorCard | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    batch: int | None = None,
+) -> Detector:
+    """Open an ONNX detector, ready to be asked.
+
+    `card` overrides the card in the file or beside it. `device` is auto, cpu, cuda or cuda:N;
+    `threads` the CPU cores to use (all); `batch` the engine's batch size. Costs no images. Raises
+    DetectorError, CardError, EngineError, MissingExtraError, UsageError.
+    """
+    path = Path(model)
+    graph, info = load_graph(path)
+    if not isinstance(card, DetectorCard):
+        card, _ = find_card(path, info.metadata, card)
+    port = fit(info, card, str(model))
+    content, stripped = pixels_to_scores(graph, card, port)
+    engine = OnnxRuntimeEngine(
+        content, device=device, threads=threads, batch=batch, name=str(model)
+    )
+    return Detector(engine, card, sha256=info.sha256, stripped=stripped)

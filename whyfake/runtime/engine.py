@@ -1,0 +1,61 @@
+"""What every back-end offers: named arrays in, named arrays out, and how it likes to be fed."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Engine(abc.ABC):
+    """A compiled model. `run` may be called from `lanes` threads at once.
+
+    `batch` is the one batch size that whyfake runs it at: scores must not depend on how questions
+    were packed, so every batch has this size, padded where fewer are asked. A free batch dimension
+    is the back-end's choice; a fixed one is the model's.
+    """
+
+    name: str
+    """Back-end and version, such as `onnxruntime 1.31.1`."""
+    device: str
+    """Where it runs: `cpu`, `cuda:0`."""
+    batch: int
+    lanes: int
+    inputs: tuple[str, ...]
+
+    def run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """Run one batch; every array has `batch` rows, C-contiguous. Raises EngineError."""
+        if set(arrays) != set(self.inputs):
+            raise EngineError(f"{self.name}: wanted inputs {self.inputs}, got {tuple(arrays)}")
+        for name, array in arrays.items():
+            if len(array) != self.batch or not array.flags.c_contiguous:
+                raise EngineError(
+                    f"{self.name}: input '{name}' must be contiguous with {self.batch} rows, "
+                    f"got {array.shape}"
+                )
+        return self._run(arrays)
+
+    @abc.abstractmethod
+    def _run(self, arrays: Arrays) -> dict[str, NDArray[np.float32]]: ...
+
+    def close(self) -> None:
+        """Free what the engine holds; it may be called twice."""
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

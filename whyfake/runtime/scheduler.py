@@ -1,0 +1,300 @@
+"""Runs coroutines that ask about perturbed frames: one with `drive`, hundreds at once with `run`.
+
+A coroutine yields a PerturbationBatch and is sent its log-probabilities (N, C). Anything else that
+it yields is a result, and is handed out at once.
+
+`run` works in lanes, one thread each, as many as the engine can serve. A lane takes the next rows
+of whichever frames have some, composes them in its own buffer, runs them, and hands the scores to
+the frame they belong to; whoever completes a frame's batch resumes its coroutine. So one lane
+composes while another runs, engine batches are filled from many frames, and memory is bounded by
+the frames in flight.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import WhyfakeError
+from ..perturbation import Composer, FloatArray, PerturbationBatch
+from .detector import Detector, Lane, check_finite
+
+Asking = Generator[Any, FloatArray, Any]
+"""Yields PerturbationBatch to ask and anything else to deliver; is sent log-probabilities."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A frame (3, h, w) and the coroutine that asks about it; `key` comes back with its results."""
+
+    key: Any
+    frame: FloatArray
+    coroutine: Asking
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """Something that a job yielded, or (`last`) returned.
+
+    `seconds` is this job's share of the run's time since its last delivery.
+    """
+
+    key: Any
+    value: Any
+    seconds: float
+    last: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job that ended with an error; the other jobs go on."""
+
+    key: Any
+    error: WhyfakeError
+
+
+def drive(coroutine: Asking, detector: Detector, frame: FloatArray) -> Any:
+    """Run one coroutine to its end in this thread and return what it returns."""
+    scores = None
+    while True:
+        try:
+            asked = coroutine.send(scores)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            return stop.value
+        scores = detector.ask(asked, frame) if isinstance(asked, PerturbationBatch) else None
+
+
+@dataclass
+class _Running:
+    """A job under way: the batch it waits for, and how far that is."""
+
+    job: Job
+    compose: Composer | None = None
+    asked: int = 0
+    taken: int = 0
+    pending: int = 0
+    scores: FloatArray | None = None
+    error: WhyfakeError | None = None
+    seconds: float = 0.0
+    advancing: bool = False
+
+    @property
+    def untaken(self) -> int:
+        return self.asked - self.taken
+
+
+@dataclass
+class _State:
+    """What the lanes and the caller share; `changed` guards all of it."""
+
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    running: list[_Running] = field(default_factory=list)
+    fresh: deque[_Running] = field(default_factory=deque)
+    events: deque[Delivered | Failed] = field(default_factory=deque)
+    stop: bool = False
+    crash: BaseException | None = None
+
+
+_Piece = tuple[_Running, int, int]
+
+
+def run(
+    detector: Detector,
+    jobs: Iterable[Job],
+    *,
+    in_flight: int | None = None,
+    tick: Callable[[], None] | None = None,
+) -> Iterator[Delivered | Failed]:
+    """Run all jobs and hand out their results as they come.
+
+    `jobs` may be lazy: at most `in_flight` are started at once (enough to keep the engine full by
+    default). `tick` is called in the caller's thread a few times a second. Closing the iterator, or
+    Ctrl-C, stops the lanes after the batch at hand. An error in one job is delivered as `Failed`.
+    """
+    from threadpoolctl import threadpool_limits
+
+    lanes, batch = detector.engine.lanes, detector.engine.batch
+    limit = in_flight or 2 + lanes * batch // 64
+    state = _State()
+    threads = [
+        threading.Thread(target=_work, args=(state, detector), name=f"lane-{n}", daemon=True)
+        for n in range(lanes)
+    ]
+    waiting: Iterator[Job] | None = iter(jobs)
+    # the lanes are the parallelism; NumPy's own threads would only get in their way
+    with threadpool_limits(limits=1, user_api="blas"):
+        try:
+            for thread in threads:
+                thread.start()
+            while True:
+                while waiting is not None and len(state.running) < limit:
+                    job = next(waiting, None)
+                    if job is None:
+                        waiting = None
+                    else:
+                        _admit(state, job)
+                with state.changed:
+                    if not state.events and state.running and state.crash is None:
+                        state.changed.wait(0.1)
+                    events = [state.events.popleft() for _ in range(len(state.events))]
+                    if state.crash is not None:
+                        raise state.crash
+                    done = waiting is None and not state.running
+                if tick is not None:
+                    tick()
+                yield from events
+                if done:
+                    return
+        finally:
+            with state.changed:
+                state.stop = True
+                state.changed.notify_all()
+            for thread in threads:
+                thread.join()
+            for left in state.running:
+                left.job.coroutine.close()
+
+
+def _admit(state: _State, job: Job) -> None:
+    running = _Running(job, advancing=True)
+    with state.changed:
+        state.running.append(running)
+        state.fresh.append(running)
+        state.changed.notify_all()
+
+
+def _work(state: _State, detector: Detector) -> None:
+    """A lane: take rows, compose, run, hand back; until told to stop."""
+    lane = detector.lane()
+    try:
+        while True:
+            with state.changed:
+                while True:
+                    if state.stop:
+                        return
+                    starting = state.fresh.popleft() if state.fresh else None
+                    pieces = [] if starting else _take(state, detector.engine.batch)
+                    if starting or pieces:
+                        break
+                    state.changed.wait()
+            if starting is not None:
+                _advance(state, starting)
+            for finished in _run_pieces(state, detector, lane, pieces) if pieces else ():
+                _advance(state, finished)
+    except BaseException as error:  # noqa: BLE001 - a lane must never die unheard
+        with state.changed:
+            state.crash = error
+            state.stop = True
+            state.changed.notify_all()
+
+
+def _take(state: _State, batch: int) -> list[_Piece]:
+    """Claim up to one engine batch of rows, oldest frame first.
+
+    A batch that is not full is worth running only if no frame is about to ask for more: waiting for
+    that costs less than an engine batch of padding.
+    """
+    available = sum(r.untaken for r in state.running)
+    soon = any(r.advancing or (r.pending and not r.untaken) for r in state.running)
+    if not available or (available < batch and soon):
+        return []
+    pieces: list[_Piece] = []
+    room = batch
+    for running in state.running:
+        count = min(running.untaken, room)
+        if count:
+            pieces.append((running, running.taken, running.taken + count))
+            running.taken += count
+            room -= count
+        if not room:
+            break
+    return pieces
+
+
+def _run_pieces(
+    state: _State, detector: Detector, lane: Lane, pieces: list[_Piece]
+) -> list[_Running]:
+    """Compose and run one engine batch; the jobs whose batch is now complete."""
+    started = time.perf_counter()
+    row = 0
+    for running, start, stop in pieces:
+        assert running.compose is not None
+        running.compose(lane.buffer[row : row + stop - start], start, lane.scratch)
+        row += stop - start
+    failure: WhyfakeError | None = None
+    try:
+        log_probs = lane.run(row)
+    except WhyfakeError as error:
+        failure = error
+    spent = (time.perf_counter() - started) / row / detector.engine.lanes
+    complete = []
+    row = 0
+    with state.changed:
+        for running, start, stop in pieces:
+            count = stop - start
+            if failure is not None:
+                running.error = failure
+                running.pending -= running.untaken  # the rest of its rows need not be asked
+                running.taken = running.asked
+            else:
+                part = log_probs[row : row + count]
+                if running.scores is None:
+                    running.scores = np.empty((running.asked, part.shape[1]), np.float32)
+                running.scores[start:stop] = part
+            row += count
+            running.pending -= count
+            running.seconds += spent * count
+            if running.pending == 0:
+                running.advancing = True
+                complete.append(running)
+    return complete
+
+
+def _advance(state: _State, running: _Running) -> None:
+    """Resume a coroutine with its scores, up to its next batch or its end."""
+    started = time.perf_counter()
+    coroutine, scores, name = running.job.coroutine, running.scores, running.job.key
+    running.scores = running.compose = None
+    events: list[Delivered | Failed] = []
+    ended = False
+
+    def spent() -> float:
+        nonlocal started
+        now = time.perf_counter()
+        seconds, started = running.seconds + now - started, now
+        running.seconds = 0.0
+        return seconds
+
+    try:
+        if running.error is not None:
+            raise running.error
+        if scores is not None:
+            check_finite(scores, "the detector")
+        asked = coroutine.send(scores)  # type: ignore[arg-type]
+        while not isinstance(asked, PerturbationBatch):
+            events.append(Delivered(name, asked, spent(), last=False))
+            asked = next(coroutine)
+        running.compose = asked.composer(running.job.frame)
+    except StopIteration as stop:
+        ended = True
+        events.append(Delivered(name, stop.value, spent(), last=True))
+    except WhyfakeError as error:
+        ended = True
+        coroutine.close()
+        events.append(Failed(name, error))
+    with state.changed:
+        running.advancing = False
+        if ended:
+            state.running.remove(running)
+        else:
+            running.asked = running.pending = len(asked)
+            running.taken = 0
+            running.seconds += time.perf_counter() - started
+        state.events.extend(events)
+        state.changed.notify_all()

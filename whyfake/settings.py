@@ -1,0 +1,131 @@
+"""Every setting of every method, in one place: presets, TOML files, and checks of names and types.
+
+    regions = "slic:50"
+    [nes]
+    steps = 80
+    [rise]
+    masks = 4000
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import UsageError, unknown
+from .explainers import EXPLAINERS, Explainer, Lime, Nes, Rise, Shap, Sobol, parse_regions
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of NES and of each explainer, and the regions that explanations rank."""
+
+    nes: Nes = dataclasses.field(default_factory=Nes)
+    lime: Lime = dataclasses.field(default_factory=Lime)
+    shap: Shap = dataclasses.field(default_factory=Shap)
+    sobol: Sobol = dataclasses.field(default_factory=Sobol)
+    rise: Rise = dataclasses.field(default_factory=Rise)
+    regions: str = "slic:50"
+
+    def __post_init__(self) -> None:
+        parse_regions(self.regions)
+
+    def explainer(self, name: str) -> Explainer:
+        """The explainer of that name with its options."""
+        found: Explainer = getattr(self, name)
+        return found
+
+    def with_budget(self, images: int) -> Settings:
+        """The same with every explainer asking for about `images`; NES keeps its own."""
+        budgets = {name: self.explainer(name).with_budget(images) for name in EXPLAINERS}
+        return dataclasses.replace(self, **budgets)  # type: ignore[arg-type]
+
+    def merge(self, changes: Mapping[str, Any], where: str) -> Settings:
+        """The same with `changes` as a settings file holds them. Raises UsageError."""
+        updated: dict[str, Any] = {}
+        for key, value in changes.items():
+            known = [item.name for item in dataclasses.fields(self)]
+            if key not in known:
+                raise UsageError(f"{where}: {unknown('setting', key, known)}")
+            current = getattr(self, key)
+            if dataclasses.is_dataclass(current):
+                updated[key] = _merge_options(current, value, f"{where}: [{key}]")
+            else:
+                updated[key] = _typed(current, value, f"{where}: {key}")
+        return dataclasses.replace(self, **updated)
+
+    def to_toml(self) -> str:
+        """A settings file that `read_settings` reads back equal."""
+        lines, tables = [], []
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if dataclasses.is_dataclass(value):
+                tables.append(f"\n[{item.name}]")
+                tables += [
+                    f"{option.name} = {_toml(getattr(value, option.name))}"
+                    for option in dataclasses.fields(value)
+                ]
+            else:
+                lines.append(f"{item.name} = {_toml(value)}")
+        return "\n".join(lines + tables) + "\n"
+
+
+PRESETS: dict[str, Settings] = {
+    "default": Settings(),
+    # the budgets and the mask density of the paper's published code; not its mistakes
+    "paper": Settings(shap=Shap(nodes_per_round=25), rise=Rise(p=0.54)),
+}
+
+
+def preset(name: str) -> Settings:
+    """A preset by name. Raises UsageError."""
+    if name not in PRESETS:
+        raise UsageError(unknown("preset", name, PRESETS))
+    return PRESETS[name]
+
+
+def read_settings(path: str | Path, base: Settings) -> Settings:
+    """`base` with what a TOML file changes. Raises UsageError."""
+    try:
+        changes = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot read the settings: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    return base.merge(changes, str(path))
+
+
+def _merge_options(current: Any, changes: Any, where: str) -> Any:
+    if not isinstance(changes, Mapping):
+        raise UsageError(f"{where} must be a table, got {changes!r}")
+    known = [option.name for option in dataclasses.fields(current)]
+    typed = {}
+    for key, value in changes.items():
+        if key not in known:
+            raise UsageError(f"{where}: {unknown('setting', key, known)}")
+        typed[key] = _typed(getattr(current, key), value, f"{where} {key}")
+    return dataclasses.replace(current, **typed)
+
+
+def _typed(current: Any, value: Any, where: str) -> Any:
+    wanted = type(current)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise UsageError(f"{where} must be a {wanted.__name__}, got {value!r}")
+    return value
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else repr(value)
