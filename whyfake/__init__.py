@@ -1,10 +1,10 @@
 """Why does this deepfake detector call this frame fake?
 
-    import whyfake
+import whyfake
 
-    detector = whyfake.load_detector("detector.onnx")
-    explanation = whyfake.explain(detector, "face.png", method="lime-adv", seed=0)
-    explanation.save("out/face")
+detector = whyfake.load_detector("detector.onnx")
+explanation = whyfake.explain(detector, "face.png", method="lime-adv", seed=0)
+explanation.save("out/face")
 """
 
 from __future__ import annotations

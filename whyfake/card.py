@@ -6,7 +6,7 @@ It lives inside the ONNX file (metadata key `whyfake.card`), or beside it as `MO
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ METADATA_KEY = "whyfake.card"
 ACTIVATIONS = ("logits", "softmax", "sigmoid", "log_softmax")
 COLORS = ("RGB", "BGR")
 LAYOUTS = ("NCHW", "NHWC")
+MAX_SIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class DetectorCard:
-    """Input, output, class names and which of them mean *real*. Checked when it is made."""
+    """Input, output, class names and which of them mean *real*. `from_dict` checks it."""
 
     name: str
     input: InputSpec
@@ -80,7 +81,7 @@ class DetectorCard:
         reader = _Reader(data, where)
         schema = reader.take("schema", int, 1)
         if schema != 1:
-            raise CardError(f"{where}: schema {schema} is newer than this whyfake knows (1)")
+            raise CardError(f"{where}: schema {schema} is not known to this whyfake, which reads 1")
         source = _Reader(reader.take("input", dict), f"{where}: input")
         spec = InputSpec(
             height=source.size("height"),
@@ -94,15 +95,19 @@ class DetectorCard:
         )
         if spec.range[0] >= spec.range[1]:
             raise CardError(f"{where}: input.range must rise, got {list(spec.range)}")
-        if 0.0 in spec.std:
-            raise CardError(f"{where}: input.std must not be zero, got {list(spec.std)}")
+        if min(spec.std) <= 0:
+            raise CardError(f"{where}: input.std must be positive, got {list(spec.std)}")
+        source.done()
         sink = _Reader(reader.take("output", dict), f"{where}: output")
         output = OutputSpec(
             activation=sink.choice("activation", ACTIVATIONS),
             name=sink.take("name", str, None),
             positive=sink.take("positive", str, None),
         )
-        margin = reader.take("crop_margin", (int, float), None)
+        sink.done()
+        margin = reader.take("crop_margin", (float, int), None)
+        if margin is not None and not (_is_number(margin) and margin > 0):
+            raise CardError(f"{where}: 'crop_margin' must be a positive number, got {margin}")
         card = cls(
             name=reader.take("name", str, Path(where).stem),
             input=spec,
@@ -123,8 +128,9 @@ class DetectorCard:
                 f"{where}: a detector needs two classes or more, got {list(self.classes)}; "
                 "for a one-logit head name both, and in output.positive the one it scores"
             )
-        if len(set(self.classes)) != len(self.classes):
-            raise CardError(f"{where}: class names repeat: {list(self.classes)}")
+        for field_name, names in (("classes", self.classes), ("real", self.real)):
+            if len(set(names)) != len(names):
+                raise CardError(f"{where}: '{field_name}' repeats a name: {list(names)}")
         for name in self.real:
             if name not in self.classes:
                 raise CardError(f"{where}: real: {unknown('class', name, self.classes)}")
@@ -152,6 +158,24 @@ class DetectorCard:
         return {**json.loads(json.dumps(data)), **extra}
 
 
+_IN_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number; JSON knows integers that no float holds."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    )
+
+
 class _Reader:
     """Takes typed fields out of a mapping, with messages that name the field."""
 
@@ -160,8 +184,10 @@ class _Reader:
             raise CardError(f"{where}: expected a JSON object, got {type(data).__name__}")
         self._data = dict(data)
         self._where = where
+        self._known: list[str] = []
 
     def take(self, key: str, kind: Any, *default: Any) -> Any:
+        self._known.append(key)
         if key not in self._data:
             if default:
                 return default[0]
@@ -170,14 +196,14 @@ class _Reader:
         if value is None and default:
             return default[0]
         if not isinstance(value, kind) or isinstance(value, bool):
-            wanted = getattr(kind, "__name__", "number")
-            raise CardError(f"{self._where}: '{key}' must be a {wanted}, got {value!r}")
+            wanted = _IN_WORDS[kind[0] if isinstance(kind, tuple) else kind]
+            raise CardError(f"{self._where}: '{key}' must be {wanted}, got {value!r}")
         return value
 
     def size(self, key: str) -> int:
         value: int = self.take(key, int)
-        if value < 1:
-            raise CardError(f"{self._where}: '{key}' must be positive, got {value}")
+        if not 1 <= value <= MAX_SIDE:
+            raise CardError(f"{self._where}: '{key}' must be 1 to {MAX_SIDE}, got {value}")
         return value
 
     def choice(self, key: str, known: tuple[str, ...], *default: Any) -> Any:
@@ -188,11 +214,7 @@ class _Reader:
 
     def numbers(self, key: str, count: int, default: tuple[float, ...]) -> Any:
         value = self.take(key, (list, tuple), default)
-        good = len(value) == count and all(
-            isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
-            for v in value
-        )
-        if not good:
+        if len(value) != count or not all(_is_number(v) for v in value):
             raise CardError(f"{self._where}: '{key}' must be {count} numbers, got {list(value)}")
         return tuple(float(v) for v in value)
 
@@ -203,14 +225,24 @@ class _Reader:
         return tuple(value)
 
     def rest(self) -> dict[str, Any]:
+        for key, value in self._data.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError):
+                raise CardError(f"{self._where}: '{key}' is not plain JSON: {value!r}") from None
         return self._data
+
+    def done(self) -> None:
+        """Nothing may be left: a misspelt field would be a default silently taken."""
+        for key in self._data:
+            raise CardError(f"{self._where}: {unknown('field', key, self._known)}")
 
 
 def card_from_json(text: str, where: str) -> DetectorCard:
     """Parse a card from JSON text. Raises CardError naming `where`."""
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CardError(f"{where}: not valid JSON: {error}") from None
     return DetectorCard.from_dict(data, where)
 
@@ -219,8 +251,10 @@ def read_card(path: str | Path) -> DetectorCard:
     """Read a card from a JSON file. Raises CardError."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CardError(f"{path}: cannot read the card: {error}") from None
+    except OSError as error:
+        raise CardError(f"{path}: cannot read the card: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise CardError(f"{path}: the card is not UTF-8 text: {error}") from None
     return card_from_json(text, str(path))
 
 

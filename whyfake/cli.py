@@ -11,7 +11,6 @@ from typer.core import TyperGroup
 from .errors import WhyfakeError
 
 
-
 class _Group(TyperGroup):
     """Turns errors into one line on stderr and an exit code: 1 for the input, 2 for usage."""
 
@@ -80,9 +79,9 @@ def explain(
         str,
         typer.Option("--method", "-m", help="One or several, comma-separated; or all."),
     ] = "lime-adv",
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the results.")
-    ] = Path("whyfake-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
+        "whyfake-out"
+    ),
     target: Annotated[
         str, typer.Option(help="Class to explain: predicted, fake (all but real), or a class name.")
     ] = "predicted",

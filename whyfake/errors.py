@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree; a message says what was got, wanted, and what mends it.
+"""Everything that can go wrong, as one tree; a message says what was got, wanted and mends it.
 
 WhyfakeError                 exit code 1: the input or the data
 ├── PictureError             a picture that cannot be read, or has no use

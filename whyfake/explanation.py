@@ -158,14 +158,17 @@ class Explanation:
         folder = Path(folder)
         try:
             data = json.loads((folder / "explanation.json").read_text(encoding="utf-8"))
-            with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+            # opened here: np.load leaves a damaged file open
+            with open(folder / "arrays.npz", "rb") as stream, np.load(stream) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             if data.pop("schema") != SCHEMA:
                 raise OutputError(f"{folder}: written by a newer whyfake (schema is not {SCHEMA})")
             del data["regions"]
             adversary = data.pop("adversary")
+            for name in ("source_size", "classes", "real", "notes"):
+                data[name] = tuple(data[name])
             return cls(
-                **{**data, **{k: tuple(data[k]) for k in ("source_size", "classes", "real", "notes")}},
+                **data,
                 adversary=None if adversary is None else Adversary(**adversary),
                 **{"adversarial": None, **arrays},
             )
@@ -201,4 +204,5 @@ def _boxes(labels: NDArray[np.int32], count: int) -> list[list[int]]:
         np.minimum.at(low[axis], flat, values)
         np.maximum.at(high[axis], flat, values + 1)
     low[:, high[0] == 0] = 0
-    return [[int(low[0, i]), int(low[1, i]), int(high[0, i]), int(high[1, i])] for i in range(count)]
+    boxes: list[list[int]] = np.concatenate([low, high]).T.tolist()
+    return boxes

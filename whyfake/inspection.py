@@ -7,7 +7,7 @@ from typing import Any
 
 from .card import find_card
 from .errors import CardError
-from .onnx_graph import GraphInfo, fit, load_graph
+from .onnx_graph import GraphInfo, fit, load_graph, score_columns
 
 
 def inspect_model(model: str | Path, card: str | Path | None = None) -> dict[str, Any]:
@@ -62,10 +62,13 @@ def start_of_card(path: Path, info: GraphInfo) -> dict[str, Any]:
     """A card to start from: what the graph tells, and example values for what it cannot."""
     source, sink = info.inputs[0], info.outputs[0]
     sizes = [dim for dim in source.shape[1:] if isinstance(dim, int) and dim != 3]
-    height, width = (sizes + [224, 224])[:2] if len(sizes) != 1 else (sizes[0], sizes[0])
+    height, width = sizes * 2 if len(sizes) == 1 else [*sizes, 224, 224][:2]
     activation = info.endings.get(sink.name, "logits")
     output: dict[str, Any] = {"name": sink.name, "activation": activation}
-    if sink.shape[1:] == (1,):
+    batch = source.shape[0] if source.shape and isinstance(source.shape[0], int) else None
+    columns = score_columns(sink, batch) or 2
+    fakes = ["fake"] if columns <= 2 else [f"fake {n}" for n in range(1, columns)]
+    if columns == 1:
         output["positive"] = "fake"
     return {
         "schema": 1,
@@ -75,12 +78,12 @@ def start_of_card(path: Path, info: GraphInfo) -> dict[str, Any]:
             "height": height,
             "width": width,
             "color": "RGB",
-            "range": [0, 1],
+            "range": [0, 255] if source.dtype == "uint8" else [0, 1],
             "mean": [0, 0, 0],
             "std": [1, 1, 1],
         },
         "output": output,
-        "classes": ["real", "fake"],
+        "classes": ["real", *fakes],
         "real": ["real"],
         "crop_margin": 1.3,
         "source": "",

@@ -25,6 +25,7 @@ SCORES = "whyfake_scores"
 
 _ENDINGS = {"Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "log_softmax"}
 _SHAPE_ONLY = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
+_FLOATS = {1: "float", 10: "float16", 11: "double", 16: "bfloat16"}  # TensorProto.DataType
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """What a graph says of itself; `ending` is the activation that it closes with, by output."""
+    """What a graph says of itself; `endings` are the activations that it closes with, by output.
+
+    `sha256` is that of the file; weights in files beside it go into it too.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -58,14 +62,29 @@ def load_graph(path: str | Path) -> tuple[onnx.ModelProto, GraphInfo]:
     try:
         content = path.read_bytes()
         model = onnx.load_model_from_string(content)
-        if not model.graph.node or not model.graph.output:
-            raise DetectorError(f"{path} is not an ONNX model: it holds no graph")
-        onnx.load_external_data_for_model(model, str(path.parent))
     except OSError as error:
         raise DetectorError(f"{path}: cannot read the model: {error.strerror or error}") from None
-    except (DecodeError, onnx.checker.ValidationError) as error:
+    except DecodeError as error:
         raise DetectorError(f"{path} is not a readable ONNX model: {error}") from None
-    return model, _describe(model, hashlib.sha256(content).hexdigest())
+    if not model.graph.node or not model.graph.output:
+        raise DetectorError(f"{path} is not an ONNX model: it holds no graph")
+    digest = hashlib.sha256(content)
+    outside = [
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    ]
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise DetectorError(f"{path}: cannot read its external data: {reason}") from None
+    for tensor in outside:
+        digest.update(tensor.raw_data)
+    info = _describe(model, digest.hexdigest())
+    if not info.inputs:
+        raise DetectorError(f"{path} takes no input: it is no detector")
+    return model, info
 
 
 def _describe(model: onnx.ModelProto, sha256: str) -> GraphInfo:
@@ -78,7 +97,9 @@ def _describe(model: onnx.ModelProto, sha256: str) -> GraphInfo:
     return GraphInfo(
         inputs=tuple(_tensor(item) for item in model.graph.input if item.name not in constants),
         outputs=tuple(_tensor(item) for item in model.graph.output),
-        opset=max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0),
+        opset=max(
+            (o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0
+        ),
         nodes=len(model.graph.node),
         sha256=sha256,
         metadata={item.key: item.value for item in model.metadata_props},
@@ -91,7 +112,7 @@ def _tensor(item: Any) -> Tensor:
 
     kind = item.type.tensor_type
     shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None)
+        dim.dim_value if dim.dim_value > 0 else (dim.dim_param or None)  # 0 and −1 mean unknown
         for dim in kind.shape.dim
     )
     return Tensor(item.name, onnx.TensorProto.DataType.Name(kind.elem_type).lower(), shape)
@@ -111,8 +132,11 @@ def _closing_activation(model: onnx.ModelProto, output: str) -> Any:
     while name in maker:
         node = maker[name]
         if node.op_type in _ENDINGS:
-            return node
+            over_the_batch = any(item.name == "axis" and item.i == 0 for item in node.attribute)
+            return None if over_the_batch else node
         if node.op_type not in _SHAPE_ONLY or readers.get(node.input[0], 0) != 1:
+            return None
+        if any(item.name == "to" and item.i not in _FLOATS for item in node.attribute):
             return None
         name = node.input[0]
     return None
@@ -133,11 +157,24 @@ class Port:
 def fit(info: GraphInfo, card: DetectorCard, model: str) -> Port:
     """Hold a card against its graph. Raises CardError that names what contradicts what."""
     source = _pick(info.inputs, card.input.name, "input", model)
+    others = ", ".join(tensor.name for tensor in info.inputs if tensor != source)
+    if others:
+        raise CardError(f"{model} wants more than a picture, namely {others}: re-export without")
     shape = source.shape
     if len(shape) != 4:
         raise CardError(f"{model}: input '{source.name}' has {len(shape)} dimensions, wanted 4")
     if source.dtype not in ("float", "float16", "uint8"):
-        raise CardError(f"{model}: input '{source.name}' is {source.dtype}, wanted float or uint8")
+        raise CardError(
+            f"{model}: input '{source.name}' is {source.dtype}, wanted float, float16 or uint8"
+        )
+    spec = card.input
+    if source.dtype == "uint8" and (
+        spec.range != (0.0, 255.0) or any(spec.mean) or spec.std != (1.0, 1.0, 1.0)
+    ):
+        raise CardError(
+            f"{model}: input '{source.name}' is uint8, so the card's range must be [0, 255], "
+            "without mean and std"
+        )
     layout = card.input.layout or ("NHWC" if shape[3] == 3 and shape[1] != 3 else "NCHW")
     channels, height, width = shape[1:] if layout == "NCHW" else (shape[3], shape[1], shape[2])
     want = (3, card.input.height, card.input.width)
@@ -148,9 +185,11 @@ def fit(info: GraphInfo, card: DetectorCard, model: str) -> Port:
                 f"{want[0]}×{want[1]}×{want[2]}: re-export, or pass --card"
             )
     sink = _pick(info.outputs, card.output.name, "output", model)
-    columns = _columns(sink)
+    if sink.dtype not in _FLOATS.values():
+        raise CardError(f"{model}: output '{sink.name}' is {sink.dtype}, wanted float scores")
+    batch = shape[0] if isinstance(shape[0], int) else None
+    columns = score_columns(sink, batch)
     _check_head(card, info.endings.get(sink.name), columns, model)
-    batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
     return Port(source.name, source.dtype, layout, sink.name, batch, columns)
 
 
@@ -166,10 +205,14 @@ def _pick(tensors: tuple[Tensor, ...], name: str | None, kind: str, model: str) 
     raise CardError(f"{model} has no {kind} '{name}', which the card names; it has: {names}")
 
 
-def _columns(sink: Tensor) -> int | None:
-    """Scores per image; None where the graph leaves it open."""
+def score_columns(sink: Tensor, batch: int | None) -> int | None:
+    """Scores per image in an output, the batch being fixed or None; None where that is open."""
     if not sink.shape:
         return None
+    if len(sink.shape) == 1 and isinstance(sink.shape[0], int):
+        if batch == 1:  # squeezed: the one axis holds the scores
+            return sink.shape[0]
+        return 1 if sink.shape[0] == batch else None
     total = 1
     for dim in sink.shape[1:]:
         if not isinstance(dim, int):

@@ -161,9 +161,9 @@ def explain_many(
 ) -> Iterator[Explanation]:
     """Explain many pictures together; yields in their order, method by method.
 
-    Takes what `explain` takes; `method` may name several (`"lime-adv,rise"`, a list, `"all"`), which
-    then share one adversarial sample a picture. `images` is read lazily. A picture that fails raises
-    its error, or goes to `on_error(source, error)` where that is given, and the rest goes on.
+    Takes what `explain` takes; `method` may name several (`"lime-adv,rise"`, a list, `"all"`),
+    which then share one adversarial sample a picture. `images` is read lazily. A picture that fails
+    raises its error, or goes to `on_error(source, error)` where that is given: the rest goes on.
     """
     request = make_request(
         method, target=target, baseline=baseline, regions=regions, seed=seed, settings=settings
@@ -340,7 +340,8 @@ def _explain_frame(
 
 def _detect(frame: FloatArray) -> Generator[Pixels, FloatArray, FloatArray]:
     answer = yield Pixels(frame[None])
-    return answer[0]
+    log_probs: FloatArray = answer[0]
+    return log_probs
 
 
 def _explanation(
@@ -358,7 +359,7 @@ def _explanation(
     if scores is None:
         scores = region_means(attribution.heatmap, state.regions)
     explainer = request.settings.explainer(_base(method))
-    settings = {"regions": request.settings.regions, "target": request.target}
+    settings: dict[str, Any] = {"regions": request.settings.regions, "target": request.target}
     settings[explainer.name] = options(explainer)
     if adversary is not None:
         settings["nes"] = options(request.settings.nes)

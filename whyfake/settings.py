@@ -1,10 +1,10 @@
 """Every setting of every method, in one place: presets, TOML files, and checks of names and types.
 
-    regions = "slic:50"
-    [nes]
-    steps = 80
-    [rise]
-    masks = 4000
+regions = "slic:50"
+[nes]
+steps = 80
+[rise]
+masks = 4000
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .batch import Failure, PictureDone, Saved
-from .explainers import ADVERSARIAL, EXPLAINERS, METHODS, options
+from .explainers import ADVERSARIAL, EXPLAINERS, options
 
 if TYPE_CHECKING:
     from .explanation import Explanation
@@ -115,7 +115,7 @@ class Report:
             self._spent[source] = self._spent.get(source, 0) + explanation.images
             self._rows.append(outcome)
             if self._json:
-                print(json.dumps(explanation.to_dict(), ensure_ascii=False), flush=True)  # noqa: T201
+                print(json.dumps(explanation.to_dict(), ensure_ascii=False), flush=True)
 
     def close(self, out: Path) -> None:
         """Print the table, where the results are, and what failed."""
@@ -140,7 +140,7 @@ class Report:
             table.add_column(name, overflow="fold")
         for name in ("images", "seconds"):
             table.add_column(name, justify="right")
-        order = {name: rank for rank, name in enumerate(METHODS)}
+        order = {name: rank for rank, name in enumerate(self._request.methods)}
         for saved in sorted(
             self._rows, key=lambda s: (s.explanation.source, order[s.explanation.method])
         ):
@@ -176,7 +176,7 @@ def print_inspection(report: dict[str, Any], *, as_json: bool) -> None:
     """Print what `inspect_model` found."""
     console = _stdout()
     if as_json:
-        print(json.dumps(report, ensure_ascii=False))  # noqa: T201
+        print(json.dumps(report, ensure_ascii=False))
         return
     rows = {
         "model": report["model"],
@@ -211,7 +211,7 @@ def _tensor_line(tensor: dict[str, Any]) -> str:
 
 def print_methods(settings: Settings, *, as_json: bool) -> None:
     """Print every method with its cost in images, baseline and settings."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "method": name,
             "images": settings.explainer(name).images(),
@@ -221,20 +221,24 @@ def print_methods(settings: Settings, *, as_json: bool) -> None:
         }
         for name in EXPLAINERS
     ]
-    nes = {"images": settings.nes.images(), "settings": options(settings.nes)}
+    nes: dict[str, Any] = {"images": settings.nes.images(), "settings": options(settings.nes)}
     if as_json:
-        print(json.dumps({"methods": rows, "nes": nes, "regions": settings.regions}))  # noqa: T201
+        print(json.dumps({"methods": rows, "nes": nes, "regions": settings.regions}))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("method", "adversarial form", "images", "baseline", "settings"):
         table.add_column(column, justify="right" if column == "images" else "left")
     for row in rows:
         table.add_row(
-            row["method"], row["adversarial"], f"{row['images']:,}", row["baseline"],
+            row["method"],
+            row["adversarial"],
+            f"{row['images']:,}",
+            row["baseline"],
             _settings_line(row["settings"]),
         )
-    table.add_row("nes", "makes their sample", f"≤ {nes['images']:,}", "",
-                  _settings_line(nes["settings"]))
+    table.add_row(
+        "nes", "makes their sample", f"≤ {nes['images']:,}", "", _settings_line(nes["settings"])
+    )
     _stdout().print(table)
 
 

@@ -42,9 +42,9 @@ def baseline_image(
         return np.stack([mean[regions] for mean in means]).astype(np.float32)
     if name in ("zero", "black", "gray"):
         color = {"zero": neutral, "black": (0.0,) * 3, "gray": (0.5,) * 3}[name]
-        return np.broadcast_to(
-            np.array(color, np.float32)[:, None, None], frame.shape
-        ).copy()
+        plain = np.empty(frame.shape, np.float32)
+        plain[...] = np.array(color)[:, None, None]
+        return plain
     if name == "blur":
         return _box_blur(frame)
     if name == "noise":

@@ -80,10 +80,7 @@ class RidgeFit:
         """The weight of each region (R,)."""
         penalty = np.full(len(self._gram), alpha)
         penalty[-1] = 0.0
-        solution: NDArray[np.float64] = np.linalg.solve(
-            self._gram + np.diag(penalty), self._moments
-        )
-        return solution[:-1]
+        return np.asarray(np.linalg.solve(self._gram + np.diag(penalty), self._moments)[:-1])
 
 
 def sample_weights(codes: NDArray[np.uint8], kernel_width: float) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +49,11 @@ def parse_regions(spec: str) -> tuple[str, int]:
     raise UsageError(unknown("regions", spec, KINDS))
 
 
-def contiguous(labels: NDArray[np.integer]) -> LabelMap:  # type: ignore[type-arg]
+def contiguous(labels: NDArray[Any]) -> LabelMap:
     """The same regions, relabelled 0 … R−1 without gaps, in the order of their old labels."""
     _, inverse = np.unique(labels, return_inverse=True)
-    return inverse.reshape(labels.shape).astype(np.int32)
+    relabelled: LabelMap = inverse.reshape(labels.shape).astype(np.int32)
+    return relabelled
 
 
 def slic(frame: FloatArray, count: int = 50) -> LabelMap:
@@ -75,7 +77,8 @@ def grid(height: int, width: int, cells: int = 8) -> LabelMap:
         raise UsageError(f"a grid of {cells}×{cells} cells does not fit {height}×{width} pixels")
     rows = np.arange(height) * cells // height
     columns = np.arange(width) * cells // width
-    return (rows[:, None] * cells + columns).astype(np.int32)
+    labels: LabelMap = (rows[:, None] * cells + columns).astype(np.int32)
+    return labels
 
 
 def from_file(path: str | Path, height: int, width: int) -> LabelMap:

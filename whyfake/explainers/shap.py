@@ -71,8 +71,8 @@ class Shap:
             asked += len(codes)
             scores = target.score(answer, self.score)
             for index, part in enumerate(parts):
-                for child in _children(tree, part, codes[2 * index : 2 * index + 2],
-                                       scores[2 * index : 2 * index + 2]):
+                own = slice(2 * index, 2 * index + 2)
+                for child in _children(tree, part, codes[own], scores[own]):
                     queue.push(child)
         while queue:  # the budget is spent: what is left goes evenly to each part's pixels
             part = queue.pop()
@@ -148,7 +148,8 @@ class _Tree:
 
     def labels(self) -> NDArray[np.int32]:
         """The blocks as a label map (h, w) of its own."""
-        return self._labels.copy()
+        labels: NDArray[np.int32] = self._labels.copy()
+        return labels
 
     def split(self, node: int) -> bool:
         """Make sure that a node has children; False for a single pixel."""

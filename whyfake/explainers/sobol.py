@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +61,11 @@ def base_designs(inputs: int, count: int) -> tuple[NDArray[np.float32], NDArray[
     from scipy.stats import qmc
 
     # in whole powers of two, for which the sequence is balanced (SciPy warns otherwise)
-    points = qmc.Sobol(2 * inputs, scramble=False).random_base2(int(np.ceil(np.log2(count))))
-    points = points[:count].astype(np.float32)
-    return points[:, :inputs], points[:, inputs:]
+    points: NDArray[Any] = qmc.Sobol(2 * inputs, scramble=False).random_base2(
+        int(np.ceil(np.log2(count)))
+    )
+    halves: NDArray[np.float32] = points[:count].astype(np.float32)
+    return halves[:, :inputs], halves[:, inputs:]
 
 
 def jansen_rows(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Reads pictures: any depth, grey, alpha and orientation come out as uint8 RGB, or a clear error."""
+"""Reads pictures: whatever depth, grey, alpha and orientation, uint8 RGB comes out, or an error."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..perturbation import FloatArray
 
 MIN_SIDE = 16
 MAX_PIXELS = 100_000_000
+_ORIENTATION = 0x0112  # EXIF tag
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,26 +37,31 @@ def load_picture(path: str | Path) -> Picture:
     16-bit samples are scaled to 8, grey is repeated, transparency is laid on white, and EXIF
     orientation is applied. The size is looked at before pixels are decoded. Raises PictureError.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     path = Path(path)
     if path.is_dir():
         raise PictureError(f"{path} is a folder, wanted a picture")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of pictures as large as MAX_PIXELS; the check below is the one that counts
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of large pictures and odd metadata; what matters is an error
+            warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 _check_size(path, *image.size)
-                rgb = _to_rgb(ImageOps.exif_transpose(image))
+                rgb = _upright(_to_rgb(image), image.getexif().get(_ORIENTATION))
+    except PictureError:
+        raise
     except FileNotFoundError:
         raise PictureError(f"{path}: there is no such file") from None
     except UnidentifiedImageError:
-        raise PictureError(f"{path} is not a picture that can be read (PNG, JPEG, WebP, …)") from None
+        raise PictureError(
+            f"{path} is not a picture that can be read (PNG, JPEG, WebP, …)"
+        ) from None
     except Image.DecompressionBombError:
         raise PictureError(f"{path} is too large: over {MAX_PIXELS:,} pixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise PictureError(f"{path}: damaged or unreadable picture: {error}") from None
+    except Exception as error:  # noqa: BLE001 - each decoder of Pillow's raises kinds of its own
+        reason = " ".join(str(error).split())
+        raise PictureError(f"{path}: damaged or unreadable picture: {reason}") from None
     return Picture(str(path), rgb)
 
 
@@ -93,6 +99,17 @@ def _to_rgb(image: Any) -> NDArray[np.uint8]:
         opaque.alpha_composite(image.convert("RGBA"))
         image = opaque
     return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _upright(rgb: NDArray[np.uint8], orientation: Any) -> NDArray[np.uint8]:
+    """The picture as EXIF's orientation (1 to 8) wants it seen; anything else leaves it alone."""
+    if orientation in (5, 6, 7, 8):  # stored on its side: rows are columns
+        rgb = rgb.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        rgb = rgb[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        rgb = rgb[::-1]
+    return np.ascontiguousarray(rgb)
 
 
 def fit_to(rgb: NDArray[np.uint8], size: tuple[int, int]) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Pictures out: the heat map over the frame, for one explanation or several methods side by side."""
+"""Pictures out: heat over the frame, for one explanation or for several methods side by side."""
 
 from .overlay import overlay, png_bytes, strip
 

@@ -6,44 +6,33 @@ import functools
 import io
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import OutputError
 from ..explanation import Explanation
+from ..perturbation import FloatArray
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
-    from PIL.ImageFont import FreeTypeFont, ImageFont
+    from PIL.ImageFont import FreeTypeFont
 
 Rgb = NDArray[np.uint8]
 Colour = tuple[int, int, int]
+Pair = tuple[int, int]
+Heat = tuple[FloatArray, float, float]
+"""Heat to draw: levels (h, w) in [0, 1], and the values that 0 and 1 stand for."""
 
 PAPER: Colour = (22, 24, 28)
 INK: Colour = (238, 240, 243)
 MUTED: Colour = (166, 172, 181)
 WARNING: Colour = (255, 176, 66)
-
-OPACITY = 0.8
-"""Of the hottest place; it falls with the heat, so that cold places show the frame itself."""
-NOISE = 1e-6
-"""Heat that spans less than this, relative to its size, is float32 rounding and counts as constant."""
+OPACITY = 0.8  # of the hottest place; it falls with the heat, and cold places show the frame
 TILES_A_ROW = 5
 SPELLED = {"∞": "inf", "×": "x", "→": "->", "–": "-", "—": "-", "−": "-", "≤": "<=", "≥": ">="}
-"""For signs that Pillow's own font lacks."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Heat:
-    """Heat to draw: `level` (h, w) float32 in [0, 1], and the values at 0 and 1."""
-
-    level: NDArray[np.float32]
-    low: float
-    high: float
 
 
 def overlay(explanation: Explanation, *, top: int = 5) -> Rgb:
@@ -53,44 +42,38 @@ def overlay(explanation: Explanation, *, top: int = 5) -> Rgb:
     the `top` best regions outlined and numbered, between a caption and a colour bar. LIME and SHAP
     show what speaks for the target: their scale starts at 0, and regions that score 0 or less are
     not outlined. The other scales run from the least heat to the most. Costs no images.
-    Raises OutputError if the heat is not finite, ValueError if `top` is negative.
+    Raises ValueError if `top` is negative.
     """
-    from PIL import Image, ImageDraw
-
     if top < 0:
         raise ValueError(f"overlay: top must be 0 or more, got {top}")
     heat = _heat_of(explanation)
-    picture, outlined = _picture(explanation, heat, _size(explanation, 448, 896), top, 12)
-    width, body, title = max(picture.shape[1], 448), _font(15), _font(22)
-    left, right = 18, width - 18
-    notes = _wrap(explanation.notes[0], body, right - left, 3) if explanation.notes else []
-    header = 76
-    below = header + picture.shape[0]
+    picture, outlined = _picture(explanation, heat, _size(explanation, 448, 896), top, radius=12)
+    width, head = max(picture.width, 448), 76
+    left, right, below = 18, width - 18, head + picture.height
+    notes = _lines("".join(explanation.notes[:1]), 15, right - left, most=3)
     noted = below + (70 if heat else 42)
-    canvas = _sheet(noted + (21 * len(notes) + 8 if notes else 0), width)
-    _paste(canvas, picture, header, (width - picture.shape[1]) // 2)
+    image, draw = _sheet(width, noted + (21 * len(notes) + 8 if notes else 0))
+    image.paste(picture, ((width - picture.width) // 2, head))
 
-    image = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(image)
-    used = _write(draw, (left, left + width // 2), 25, explanation.method, title, INK)
-    name, score = _decision(explanation)
-    _write(draw, (left + used + 24, right), 25, name, title, INK, tail=score, align="right")
-    what, colour = _origin(explanation)
-    used = _write(draw, (left + width // 4, right), 53, what, body, colour, align="right")
-    name, score = _explained(explanation)
-    _write(draw, (left, right - used - 24), 53, name, body, MUTED, tail=score)
+    used = _write(draw, (left, width // 2), 25, explanation.method, 22, INK)
+    decided, p = explanation.predicted, _percent(explanation.scores[explanation.predicted])
+    _write(draw, (right, left + used + 24), 25, decided, 22, INK, p)
+    text, colour = _origin(explanation)
+    used = _write(draw, (right, width // 4), 53, text, 15, colour)
+    p = "" if explanation.target == decided else _percent(explanation.p_target)
+    _write(draw, (left, right - used - 24), 53, f"explains {explanation.target}", 15, MUTED, p)
 
-    legend = f"regions 1 to {outlined}, best first" if outlined > 1 else "region 1" if outlined else ""
-    used = _write(draw, (left + width // 2, right), below + 22, legend, body, MUTED, align="right")
-    label = _label(explanation, heat)
-    _write(draw, (left, right - used - 24), below + 22, label, body, INK if heat else WARNING)
+    text = f"regions 1 to {outlined}, best first" if outlined > 1 else "region 1" * outlined
+    used = _write(draw, (right, width // 2), below + 22, text, 15, MUTED)
+    text, colour = _meaning(explanation, heat)
+    _write(draw, (left, right - used - 24), below + 22, text, 15, colour)
     if heat:
-        low, high = _ends(heat)
-        start = left + _write(draw, (left, right), below + 48, low, body, MUTED) + 10
-        stop = right - _write(draw, (left, right), below + 48, high, body, MUTED, align="right") - 10
-        image.paste(Image.fromarray(_bar(stop - start, 10)), (start, below + 44))
-    for index, note in enumerate(notes):
-        _write(draw, (left, right), noted + 6 + 21 * index, note, body, INK)
+        low, high = _ends(*heat[1:])
+        start = left + _write(draw, (left, right), below + 48, low, 15, MUTED) + 10
+        stop = right - _write(draw, (right, left), below + 48, high, 15, MUTED) - 10
+        image.paste(_bar(stop - start), (start, below + 44))
+    for line, note in enumerate(notes):
+        _write(draw, (left, right), noted + 6 + 21 * line, note, 15, INK)
     return np.array(image)
 
 
@@ -99,60 +82,43 @@ def strip(explanations: Sequence[Explanation]) -> Rgb:
 
     The first tile is the frame; each other one holds the heat of one explanation, on its own scale,
     with its three best regions. Costs no images. Raises ValueError if there are none or they are
-    not of one frame, OutputError if a heat is not finite.
+    not of one frame.
     """
-    from PIL import Image, ImageDraw
-
     if not explanations:
         raise ValueError("strip: wanted one explanation or more, got none")
     first = explanations[0]
     for other in explanations:
         if not np.array_equal(first.frame, other.frame):
-            raise ValueError(
-                f"strip: wanted explanations of one frame, got {first.source} and {other.source}"
-            )
+            raise ValueError(f"strip: wanted one frame, got {first.source} and {other.source}")
     height, width = _size(first, 256, 384)
-    tile, margin, caption = max(width, 224), 14, 54
-    columns = min(len(explanations) + 1, TILES_A_ROW)
-    rows = -(-(len(explanations) + 1) // TILES_A_ROW)
-    across, down = tile + margin, height + caption + margin
-    canvas = _sheet(rows * down + margin + 30, columns * across + margin)
-    body, title = _font(13), _font(16)
-    heats = [_heat_of(explanation) for explanation in explanations]
-    pictures = [_enlarged(first, (height, width))]
-    pictures += [
-        _picture(explanation, heat, (height, width), 3, 10)[0]
-        for explanation, heat in zip(explanations, heats, strict=True)
-    ]
-    corners = [
-        (margin + index // TILES_A_ROW * down, margin + index % TILES_A_ROW * across)
-        for index in range(len(pictures))
-    ]
-    for (y, x), picture in zip(corners, pictures, strict=True):
-        _paste(canvas, picture, y, x + (tile - width) // 2)
+    margin, tile = 14, max(width, 224)
+    across, down = tile + margin, height + 54 + margin
+    tiles = len(explanations) + 1
+    bottom = -(-tiles // TILES_A_ROW) * down + margin
+    image, draw = _sheet(min(tiles, TILES_A_ROW) * across + margin, bottom + 30)
 
-    image = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(image)
-    for index, (y, x) in enumerate(corners):
+    for index, explanation in enumerate([first, *explanations]):
+        x, y = margin + index % TILES_A_ROW * across, margin + index // TILES_A_ROW * down
+        heat, tail = (_heat_of(explanation) if index else None), ""
+        picture, _ = _picture(explanation, heat, (height, width), 3, radius=9)
+        text, colour = _origin(explanation)
+        title = explanation.method
         if index == 0:
-            heading, (text, tail), colour = PurePath(first.source).name, _decision(first), MUTED
-        else:
-            explanation, heat = explanations[index - 1], heats[index - 1]
-            heading, tail = explanation.method, ""
-            text, colour = _origin(explanation)
-            if explanation.target != first.target:
-                heading += f", explains {explanation.target}"
-            if heat is None:
-                text = f"no heat, {text}"
-        _write(draw, (x + 2, x + tile - 2), y + height + 17, heading, title, INK)
-        _write(draw, (x + 2, x + tile - 2), y + height + 38, text, body, colour, tail=tail)
+            name = _plain(PurePath(first.source).name)[::-1]  # a frame's number ends its name
+            title = "".join(_lines(name, 16, tile))[::-1]
+            text, colour, tail = first.predicted, MUTED, _percent(first.scores[first.predicted])
+        elif heat is None:
+            text, colour = f"no heat, {text}", WARNING
+        if explanation.target != first.target:
+            title += f", explains {explanation.target}"
+        image.paste(picture, (x, y))
+        _write(draw, (x, x + tile), y + height + 17, title, 16, INK)
+        _write(draw, (x, x + tile), y + height + 38, text, 13, colour, tail)
 
-    middle, left, right = rows * down + margin + 10, margin + 2, canvas.shape[1] - margin - 2
-    left += _write(draw, (left, right), middle, "least", body, MUTED) + 8
-    image.paste(Image.fromarray(_bar(96, 10)), (left, middle - 4))
-    left += 96 + 8
-    legend = f"most heat for {first.target}, each on its own scale; 1 to 3: best regions"
-    _write(draw, (left, right), middle, legend, body, MUTED)
+    start = margin + _write(draw, (margin, across), bottom + 10, "least", 13, MUTED) + 8
+    image.paste(_bar(96), (start, bottom + 6))
+    span, tail = (start + 104, image.width - margin), "(own scale each; 1 to 3: best regions)"
+    _write(draw, span, bottom + 10, f"most for {first.target}", 13, MUTED, tail)
     return np.array(image)
 
 
@@ -167,194 +133,148 @@ def png_bytes(rgb: Rgb) -> bytes:
     return stream.getvalue()
 
 
-def _heat_of(explanation: Explanation) -> _Heat | None:
+def _heat_of(explanation: Explanation) -> Heat | None:
     """The heat on its scale; None where there is none to show."""
     heat = explanation.heatmap.astype(np.float64)
-    if not np.isfinite(heat).all():
-        raise OutputError(f"{explanation.source}: the heat map of {explanation.method} is not finite")
     low, high = 0.0 if explanation.signed else float(heat.min()), float(heat.max())
-    if high - low <= NOISE * max(abs(low), abs(high)):
+    if high - low <= 1e-6 * max(abs(low), abs(high)):  # no more than float32 rounding
         return None
-    return _Heat(((heat - low) / (high - low)).clip(0, 1).astype(np.float32), low, high)
+    return ((heat - low) / (high - low)).clip(0, 1).astype(np.float32), low, high
 
 
-def _size(explanation: Explanation, short: int, long: int) -> tuple[int, int]:
-    """Height and width to draw at: the shorter side `short`, or more if that is a whole factor.
-
-    The longer side is never above `long`.
-    """
+def _size(explanation: Explanation, short: int, long: int) -> Pair:
+    """Height and width to draw at: the shorter `short`, or a whole factor; none above `long`."""
     height, width = explanation.frame.shape[1:]
     factor: float = -(-short // min(height, width))
     if factor * max(height, width) > long:
-        factor = min(short / min(height, width), long / max(height, width))
+        factor = min(max(short / min(height, width), 1), long / max(height, width))
     return max(round(height * factor), 1), max(round(width * factor), 1)
 
 
-def _enlarged(explanation: Explanation, size: tuple[int, int]) -> Rgb:
-    """The frame as uint8 RGB at another size."""
-    import cv2
-
-    frame = np.rint(explanation.frame.clip(0, 1).transpose(1, 2, 0) * 255).astype(np.uint8)
-    way = cv2.INTER_AREA if size[0] < frame.shape[0] else cv2.INTER_CUBIC
-    enlarged: Rgb = cv2.resize(np.ascontiguousarray(frame), size[::-1], interpolation=way)
-    return enlarged
-
-
 def _picture(
-    explanation: Explanation, heat: _Heat | None, size: tuple[int, int], top: int, radius: int
-) -> tuple[Rgb, int]:
+    explanation: Explanation, heat: Heat | None, size: Pair, top: int, radius: int
+) -> tuple[Image, int]:
     """Frame, heat, outlines and badges at this size; and how many regions are outlined."""
     import cv2
+    from PIL import Image, ImageDraw
 
-    rgb = _enlarged(explanation, size)
+    frame = np.rint(explanation.frame.transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8)
+    way = cv2.INTER_AREA if size[0] < frame.shape[0] else cv2.INTER_CUBIC
+    rgb = cv2.resize(frame, size[::-1], interpolation=way)
     if heat is None:
-        return rgb, 0
-    level = cv2.resize(heat.level, size[::-1], interpolation=cv2.INTER_LINEAR)
-    rgb = _blend(rgb, level)
+        return Image.fromarray(rgb), 0
+    level = cv2.resize(heat[0], size[::-1], interpolation=cv2.INTER_LINEAR)
+    rgb = _blended(rgb, level)
     least = 0.0 if explanation.signed else -np.inf
     best = [r for r in explanation.regions[:top] if r["score"] > least and r["area"] > 0]
     masks = [explanation.region_map == region["region"] for region in best]
     lines = [line for mask in masks for line in _outlines(mask, size)]
-    for colour, thickness in ((PAPER, 5), (INK, 2)):
+    for colour, thickness in ((PAPER, 4 if radius > 10 else 3), (INK, 1)):
         cv2.polylines(rgb, lines, True, colour, thickness, cv2.LINE_AA, 4)
-    spots: list[tuple[int, int]] = []
+    spots: list[Pair] = []
     for mask in masks:
         large = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
-        spots.append(_place(large > 0, spots, radius))
-    return _badges(rgb, [r["rank"] for r in best], spots, radius), len(best)
+        x, y = _placed(large > 0, level, spots, radius)
+        for colour, reach in ((PAPER, radius + 1.5), (INK, radius)):
+            cv2.circle(rgb, (16 * x, 16 * y), round(16 * reach), colour, -1, cv2.LINE_AA, 4)
+        spots.append((x, y))
+    image = Image.fromarray(rgb)
+    for region, (x, y) in zip(best, spots, strict=True):
+        number = str(region["rank"])
+        points = radius * (1.4 if len(number) == 1 else 1.1)
+        at = (x + 0.5, y + 0.36 * points)  # figures are 0.72 of the size high
+        ImageDraw.Draw(image).text(at, number, PAPER, _font(points), "ms")
+    return image, len(best)
 
 
-def _colours(level: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The colour (…, 3) RGB of each heat in [0, 1]: perceptually uniform."""
+def _blended(rgb: Rgb, level: FloatArray) -> Rgb:
+    """Heat (h, w) in [0, 1] over a picture (h, w, 3): where it is 0 the picture stays as it is.
+
+    The colours are Viridis: perceptually uniform, and no face has its greens.
+    """
     import cv2
 
-    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)
-    rgb: NDArray[np.float32] = table[:, 0, ::-1].astype(np.float32)
-    return rgb[np.rint(level * 255).astype(np.uint8)]
+    ramp = np.arange(256, dtype=np.uint8)[:, None]
+    table = cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    colours = table[np.rint(level * 255).astype(np.uint8)].astype(np.float32)
+    mixed: Rgb = np.rint(rgb + OPACITY * level[..., None] ** 0.7 * (colours - rgb)).astype(np.uint8)
+    return mixed
 
 
-def _blend(rgb: Rgb, level: NDArray[np.float32]) -> Rgb:
-    """Heat (h, w) in [0, 1] over a picture (h, w, 3): where it is 0 the picture stays as it is."""
-    alpha = (OPACITY * np.sqrt(level))[..., None]
-    return np.rint(rgb + alpha * (_colours(level) - rgb)).astype(np.uint8)
+def _bar(width: int) -> Image:
+    """The scale from 0 to 1, as it looks over a grey frame."""
+    from PIL import Image
+
+    level = np.linspace(0, 1, width, dtype=np.float32)[None].repeat(10, axis=0)
+    return Image.fromarray(_blended(np.full((10, width, 3), 128, np.uint8), level))
 
 
-def _bar(width: int, height: int) -> Rgb:
-    """The scale, least to most."""
-    level = np.linspace(0, 1, width, dtype=np.float32)[None].repeat(height, axis=0)
-    return _colours(level).astype(np.uint8)
-
-
-def _outlines(mask: NDArray[np.bool_], size: tuple[int, int]) -> list[NDArray[np.int32]]:
+def _outlines(mask: NDArray[np.bool_], size: Pair) -> list[NDArray[np.int32]]:
     """Outlines of a mask (h, w) at another size: (N, 2) x and y in sixteenths of a pixel."""
     import cv2
     from skimage.measure import find_contours
 
-    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7)
+    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1)
     soft = soft if soft.max() > 0.5 else mask.astype(np.float32)
-    scale = np.array(size) / mask.shape
     lines = []
     for contour in find_contours(np.pad(soft, 1), 0.5):
-        points = ((contour - 0.5) * scale - 0.5).clip(1, np.array(size) - 2)
+        points = (contour - 0.5) * (np.array(size) / mask.shape) - 0.5
+        points = points.clip(1, np.array(size) - 2)  # along the frame's edge, just inside it
         lines.append(np.rint(points[:, ::-1] * 16).astype(np.int32))
     return lines
 
 
-def _place(
-    mask: NDArray[np.bool_], taken: Sequence[tuple[int, int]], radius: int
-) -> tuple[int, int]:
-    """Where a badge of this radius goes, (x, y): in the mask (h, w), as far from its edge as can be.
+def _placed(mask: NDArray[np.bool_], level: FloatArray, taken: Sequence[Pair], radius: int) -> Pair:
+    """Where a badge of this radius goes, (x, y): in the mask (h, w), near the centre of its heat.
 
-    Where the mask leaves room it is clear of the badges `taken`, and wholly in the picture.
+    Where the mask leaves room, the badge is wholly inside it and the picture, and clear of the
+    badges `taken`; otherwise it is as far inside as can be.
     """
     import cv2
 
     depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    rows, columns = np.indices(mask.shape)
-    edge = np.minimum(np.minimum(rows, columns), np.minimum(rows[::-1], columns[:, ::-1]))
-    lack = np.maximum(radius + 2 - edge, 0).astype(np.float64)
+    rows, columns = np.nonzero(mask)
+    middle = [np.average(axis, weights=level[mask] + 1e-3) for axis in (rows, columns)]
+    away = np.hypot(rows - middle[0], columns - middle[1]) / sum(mask.shape)
+    down, across = mask.shape[0] - 1 - rows, mask.shape[1] - 1 - columns
+    lack = np.maximum(radius + 2.0 - np.minimum.reduce([rows, columns, down, across]), 0)
     for x, y in taken:
         lack += np.maximum(2 * radius + 4 - np.hypot(columns - x, rows - y), 0)
-    y, x = divmod(int(np.argmax(np.where(mask, depth - 1000 * lack, -np.inf))), mask.shape[1])
-    return x, y
-
-
-def _badges(
-    rgb: Rgb, ranks: Sequence[int], spots: Sequence[tuple[int, int]], radius: int
-) -> Rgb:
-    """Round numbered badges."""
-    import cv2
-    from PIL import Image, ImageDraw
-
-    for spot in spots:
-        for colour, size in ((PAPER, radius + 1.5), (INK, radius)):
-            cv2.circle(rgb, [16 * c for c in spot], round(16 * size), colour, -1, cv2.LINE_AA, 4)
-    image = Image.fromarray(rgb)
-    draw = ImageDraw.Draw(image)
-    for rank, (x, y) in zip(ranks, spots, strict=True):
-        font = _font(radius * (1.4 if rank < 10 else 1.1))
-        left, upper, right, lower = font.getbbox(str(rank))
-        draw.text((x + 0.5 - (left + right) / 2, y + 0.5 - (upper + lower) / 2), str(rank), PAPER, font)
-    return np.array(image)
-
-
-def _decision(explanation: Explanation) -> tuple[str, str]:
-    """The class that the detector decided for, and its probability."""
-    scores, real = explanation.scores, explanation.settings.get("real", ())
-    name = explanation.decided
-    if name in scores:
-        return name, _percent(scores[name])
-    if not real:
-        return name, ""
-    p_real = sum(p for other, p in scores.items() if other in real)
-    return name, _percent(p_real if name == "real" else 1 - p_real)
-
-
-def _explained(explanation: Explanation) -> tuple[str, str]:
-    """The target, with its probability where the decision does not say it."""
-    same = explanation.target == explanation.decided
-    return f"explains {explanation.target}", "" if same else _percent(explanation.p_target)
+    best = np.argmax(np.minimum(depth[mask], radius + 4) - away - 1000 * lack)
+    return int(columns[best]), int(rows[best])
 
 
 def _origin(explanation: Explanation) -> tuple[str, Colour]:
-    """What the method compared the frame with: how the adversarial sample fared, or the baseline."""
+    """What the frame was compared with: the adversarial sample and how it fared, or a baseline."""
     adversary = explanation.adversary
     if adversary is None:
         return f"baseline {explanation.baseline}", MUTED
+    steps = f"{adversary.steps} step{'' if adversary.steps == 1 else 's'}"
     if adversary.flipped:
-        steps = f"{adversary.steps} step{'' if adversary.steps == 1 else 's'}"
         return f"flipped in {steps}, L∞ {adversary.linf * 255:.1f}/255", MUTED
-    if adversary.steps == 0:
-        return "nothing to flip: called real already", WARNING
-    return f"NOT FLIPPED in {adversary.steps} steps", WARNING
+    if explanation.called_real:
+        return "already called real: nothing to flip", WARNING
+    return f"NOT FLIPPED in {steps}", WARNING
 
 
-def _label(explanation: Explanation, heat: _Heat | None) -> str:
-    """What the colours mean."""
-    if heat is None:
-        return "no heat: nothing moved the score"
-    return f"{'speaks' if explanation.signed else 'matters'} for {explanation.target}"
+def _meaning(explanation: Explanation, heat: Heat | None) -> tuple[str, Colour]:
+    """What the colours mean, or why there are none."""
+    if heat:
+        return f"{'speaks' if explanation.signed else 'matters'} for {explanation.target}", INK
+    against = explanation.signed and explanation.heatmap.min() < 0
+    return f"no heat: nothing {'spoke for the target' if against else 'moved the score'}", WARNING
 
 
 def _percent(p: float) -> str:
     """A probability, never rounded to certainty."""
-    if 0.9995 <= p < 1:
-        return ">99.9 %"
-    return "<0.1 %" if 0 < p < 0.0005 else f"{p:.1%}".replace("%", " %")
+    text = f"{100 * p:.1f} %"
+    return {"100.0 %": ">99.9 %", "0.0 %": "<0.1 %"}.get(text, text) if 0 < p < 1 else text
 
 
-def _ends(heat: _Heat) -> tuple[str, str]:
-    """The ends of the scale in as few digits as tell them apart, three at least."""
-    pairs = ((f"{heat.low:.{d}g}", f"{heat.high:.{d}g}") for d in range(3, 18))
+def _ends(low: float, high: float) -> tuple[str, str]:
+    """Both in as few digits as tell them apart, three at least."""
+    pairs = ((f"{low:.{digits}g}", f"{high:.{digits}g}") for digits in range(3, 18))
     return next(pair for pair in pairs if pair[0] != pair[1])
-
-
-def _sheet(height: int, width: int) -> Rgb:
-    return np.full((height, width, 3), PAPER, np.uint8)
-
-
-def _paste(sheet: Rgb, picture: Rgb, y: int, x: int) -> None:
-    sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
 
 
 @functools.cache
@@ -362,68 +282,56 @@ def _font(size: float) -> FreeTypeFont:
     """Pillow's own font, the same on every machine."""
     from PIL import ImageFont
 
-    font = ImageFont.load_default(size)
-    assert not isinstance(font, ImageFont.ImageFont)
-    return font
+    return cast("FreeTypeFont", ImageFont.load_default(size))
 
 
 @functools.cache
-def _drawable(char: str) -> bool:
-    """Whether the font has this character: it looks unlike a character that no font has."""
-    font = _font(15)
-    return char.isprintable() and bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))
+def _glyph(char: str) -> str:
+    """The character, or what stands for it where the font lacks it; `?` where nothing does."""
+    missing = bytes(_font(15).getmask("\uffff"))
+    for shown in (char, SPELLED.get(char, ""), unicodedata.normalize("NFKD", char)[0]):
+        if shown and shown.isprintable() and bytes(_font(15).getmask(shown)) != missing:
+            return shown
+    return "?"
 
 
 def _plain(text: str) -> str:
-    """`text` on one line, in characters that the font has."""
-    chars = []
-    for char in " ".join(text.split()):
-        if not _drawable(char) and char != " ":
-            bare = unicodedata.normalize("NFKD", char)[0]
-            char = SPELLED.get(char, bare if _drawable(bare) else "?")
-        chars.append(char)
-    return "".join(chars)
+    """`text` without line breaks, in characters that the font has."""
+    return "".join(map(_glyph, " ".join(text.split())))
 
 
-def _elided(text: str, font: FreeTypeFont, room: float) -> str:
-    """As much of `text` as fits."""
-    if font.getlength(text) <= room:
-        return text
-    while text and font.getlength(text.rstrip() + "…") > room:
-        text = text[:-1]
-    return text.rstrip() + "…"
+def _lines(text: str, size: int, room: float, most: int = 1) -> list[str]:
+    """`text` in at most so many lines, broken between words where it can be; … ends a cut one."""
+    rest, lines = _plain(text), list[str]()
+    while rest and len(lines) < most:
+        line, end, last = rest, len(rest), len(lines) == most - 1
+        while end and _font(size).getlength(line) > room:
+            end -= 1
+            line = rest[:end].rstrip() + "…" * last
+        if end < len(rest) and not last and " " in rest[: end + 1]:
+            line = rest[: rest.rindex(" ", 0, end + 1)]
+        lines.append(line)
+        rest = rest[len(line) :].lstrip()
+    return lines
 
 
-def _wrap(text: str, font: FreeTypeFont, room: int, lines: int) -> list[str]:
-    """`text` in at most so many lines."""
-    words, wrapped = _plain(text).split(" "), [""]
-    for index, word in enumerate(words):
-        longer = f"{wrapped[-1]} {word}".strip()
-        if wrapped[-1] and font.getlength(longer) > room:
-            if len(wrapped) == lines:
-                wrapped[-1] = " ".join([wrapped[-1], *words[index:]])
-                break
-            longer = word
-            wrapped.append("")
-        wrapped[-1] = longer
-    return [_elided(line, font, room) for line in wrapped]
+def _sheet(width: int, height: int) -> tuple[Image, ImageDraw]:
+    """An empty sheet, and the pen that writes on it."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (width, height), PAPER)
+    return image, ImageDraw.Draw(image)
 
 
 def _write(
-    draw: ImageDraw,
-    span: tuple[int, int],
-    y: int,
-    text: str,
-    font: FreeTypeFont,
-    colour: Colour,
-    *,
-    tail: str = "",
-    align: str = "left",
+    draw: ImageDraw, span: Pair, y: int, text: str, size: int, colour: Colour, tail: str = ""
 ) -> int:
-    """Text centred on height y between two x, shortened to fit, but not its tail: the width used."""
-    tail = _plain(tail) and " " + _plain(tail)
-    room = span[1] - span[0] - font.getlength(tail)
-    text = _elided(_plain(text), font, room) + tail
-    x, anchor = (span[0], "lm") if align == "left" else (span[1], "rm")
-    draw.text((x, y), text, colour, font, anchor)
+    """Text about height y from x = span[0] towards span[1], leftwards if that is less.
+
+    It is shortened to fit, but for the tail. Returns the width that it takes.
+    """
+    font, tail = _font(size), tail and f" {tail}"
+    room = abs(span[1] - span[0]) - font.getlength(tail)
+    text = "".join(_lines(text, size, room)) + tail
+    draw.text((span[0], y), text, colour, font, "lm" if span[0] < span[1] else "rm")
     return round(font.getlength(text))

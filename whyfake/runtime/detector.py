@@ -53,8 +53,12 @@ class Detector:
     def log_probs(self, images: FloatArray) -> FloatArray:
         """Log-probabilities (N, C) float32 of images (N, 3, h, w) float32 RGB in [0, 1].
 
-        Costs N images. Raises DetectorError if the shape is wrong or a score is not finite.
+        Costs N images. Raises DetectorError if the shape or type is wrong or a score is not finite.
         """
+        if not np.issubdtype(images.dtype, np.floating):
+            raise DetectorError(
+                f"{self.card.name} wants images as floats in [0, 1], got {images.dtype}"
+            )
         if images.ndim != 4 or images.shape[1:] != (3, *self.size):
             raise DetectorError(
                 f"{self.card.name} wants images (N, 3, {self.size[0]}, {self.size[1]}), "
@@ -91,8 +95,13 @@ class Detector:
         with self._lock:
             self._seen += images
 
-    def _decode(self, raw: NDArray[np.float32]) -> FloatArray:
-        raw = np.asarray(raw, np.float32).reshape(len(raw), -1)
+    def _decode(self, raw: NDArray[np.float32], count: int) -> FloatArray:
+        batch = self.engine.batch
+        if raw.shape[:1] != (batch,) and batch != 1:  # a batch of one may come squeezed
+            raise DetectorError(
+                f"{self.card.name} gave scores of shape {raw.shape} for {batch} pictures"
+            )
+        raw = raw.reshape(batch, -1)[:count]
         if raw.shape[1] == 1:
             check_one_column(self.card, self.card.name)
         elif raw.shape[1] != len(self.card.classes):
@@ -134,7 +143,7 @@ class Lane:
         """
         raw = self._detector.engine.run({PIXELS: self.buffer})[SCORES]
         self._detector._count(count)
-        return self._detector._decode(raw[:count])
+        return self._detector._decode(raw, count)
 
 
 def check_finite(log_probs: FloatArray, name: str) -> None:
@@ -147,6 +156,7 @@ def check_finite(log_probs: FloatArray, name: str) -> None:
         )
 
 
+@np.errstate(invalid="ignore")  # NaN in, NaN out, without a warning
 def log_probs_from_scores(
     raw: NDArray[np.float32], card: DetectorCard, *, stripped: bool
 ) -> FloatArray:
@@ -160,7 +170,7 @@ def log_probs_from_scores(
     z[~np.isfinite(z).all(axis=1)] = np.nan
     activation = card.output.activation
     if activation in ("softmax", "sigmoid") and not stripped:
-        z = _undo(z, activation, card.name)
+        z = _undo(z, raw, card)
     if z.shape[1] == 1:
         columns = [-np.logaddexp(0, -z[:, 0]), -np.logaddexp(0, z[:, 0])]
         if card.output.positive == card.classes[1]:
@@ -169,21 +179,31 @@ def log_probs_from_scores(
     if activation == "sigmoid":
         z = -np.logaddexp(0, -z)
     log_sum = np.logaddexp.reduce(z, axis=1, keepdims=True)
+    if activation == "log_softmax" and not stripped:
+        _refuse(np.abs(log_sum[:, 0]) > 1e-2, raw, card)
     normal: FloatArray = (z - log_sum).astype(np.float32)
     return normal
 
 
-def _undo(p: NDArray[np.float64], activation: str, name: str) -> NDArray[np.float64]:
-    """Logits from probabilities; those that float32 cannot tell from 0 or 1 are held just inside."""
-    total = p.sum(axis=1)
-    out_of_range = (p < -1e-3) | (p > 1 + 1e-3)
-    not_one = np.abs(total - 1) > 1e-2 if activation == "softmax" else np.zeros(len(p), bool)
-    if out_of_range.any() or not_one.any():
+def _refuse(bad: NDArray[np.bool_], raw: NDArray[np.float32], card: DetectorCard) -> None:
+    """Raise DetectorError with the first bad row, where there is one."""
+    if bad.any():
+        activation = card.output.activation
+        kind = "log-probabilities" if activation == "log_softmax" else "probabilities"
         raise DetectorError(
-            f"{name}: the card says {activation}, but the scores are not probabilities "
-            f"(for example {np.round(p[0], 3).tolist()}): correct output.activation"
+            f"{card.name}: the card says {activation}, but the scores are not {kind} "
+            f"(for example {np.round(raw[bad][0].astype(np.float64), 3).tolist()}): "
+            "correct output.activation"
         )
-    if activation == "softmax":
+
+
+def _undo(
+    p: NDArray[np.float64], raw: NDArray[np.float32], card: DetectorCard
+) -> NDArray[np.float64]:
+    """Logits from probabilities; what float32 cannot tell from 0 or 1 is held just inside."""
+    _refuse(np.asarray(((p < -1e-3) | (p > 1 + 1e-3)).any(axis=1)), raw, card)
+    if card.output.activation == "softmax":
+        _refuse(np.abs(p.sum(axis=1) - 1) > 1e-2, raw, card)
         return np.asarray(np.log(np.maximum(p, 1e-30)))
     p = np.clip(p, 2.0**-24, 1 - 2.0**-24)
     return np.asarray(np.log(p) - np.log1p(-p))
@@ -205,7 +225,9 @@ def load_detector(
     """
     path = Path(model)
     graph, info = load_graph(path)
-    if not isinstance(card, DetectorCard):
+    if isinstance(card, DetectorCard):
+        card = DetectorCard.from_dict(card.to_dict(), card.name)  # checked like one from a file
+    else:
         card, _ = find_card(path, info.metadata, card)
     port = fit(info, card, str(model))
     content, stripped = pixels_to_scores(graph, card, port)

@@ -46,6 +46,7 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def _run(self, arrays: Arrays) -> dict[str, NDArray[np.float32]]: ...
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Free what the engine holds; it may be called twice."""
 

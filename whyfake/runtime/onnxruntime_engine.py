@@ -8,6 +8,7 @@ scores independent of the thread count.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from numpy.typing import NDArray
 from ..errors import DetectorError, EngineError, UsageError, require
 from .engine import Arrays, Engine
 
-DEVICES = ("auto", "cpu", "cuda")
 _CUDA_BATCH = 64
+_HEAVY = 4_000_000
+"""Bytes of model over which the CPU's batch is 2: weights that its caches do not hold are then read
+half as often. Lighter models run fastest one picture at a time. A rule instead of a measurement, so
+that the same model runs at the same batch, to the same bits, every time."""
 
 
 class OnnxRuntimeEngine(Engine):
@@ -38,7 +42,7 @@ class OnnxRuntimeEngine(Engine):
         name: str = "model",
     ) -> None:
         kind, _, index = device.partition(":")
-        if kind not in DEVICES or (index and (kind != "cuda" or not index.isdigit())):
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", device):
             raise UsageError(f"device must be auto, cpu, cuda or cuda:N, got '{device}'")
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be 1 or more, got {threads}")
@@ -60,7 +64,8 @@ class OnnxRuntimeEngine(Engine):
         fixed = source.shape[0] if isinstance(source.shape[0], int) else None
         if fixed is not None and batch not in (None, fixed):
             raise UsageError(f"{name} fixes its batch at {fixed}; it cannot run at {batch}")
-        self.batch = fixed or batch or (_CUDA_BATCH if cuda else 1)
+        size = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
+        self.batch = fixed or batch or (_CUDA_BATCH if cuda else 2 if size > _HEAVY else 1)
 
     def _open(self, model: Any, providers: list[Any], name: str) -> Any:
         options = self._ort.SessionOptions()
@@ -69,7 +74,11 @@ class OnnxRuntimeEngine(Engine):
         options.log_severity_level = 4  # what matters comes as an exception
         try:
             source = model if isinstance(model, bytes) else str(model)
-            return self._ort.InferenceSession(source, options, providers=providers)
+            # without enable_fallback=0 a session that fails, even in the middle of a run, prints to
+            # stdout and goes on with the CPU
+            return self._ort.InferenceSession(
+                source, options, providers=providers, enable_fallback=0
+            )
         except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen kinds of its own
             raise DetectorError(f"{name}: onnxruntime cannot load it: {_line(error)}") from None
 

@@ -1,0 +1,212 @@
+"""The many-frame driver: full batches, bounded memory, failures apart, order within a coroutine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from toys import make_card
+
+from whyfake.card import DetectorCard
+from whyfake.errors import DetectorError, EngineError
+from whyfake.onnx_graph import PIXELS, SCORES
+from whyfake.perturbation import FloatArray, Pixels
+from whyfake.runtime import Delivered, Detector, Failed, Job, drive, run
+from whyfake.runtime.engine import Engine
+
+SIZE = (16, 24)
+
+
+class CountingEngine(Engine):
+    """An engine whose logit for *fake* is the picture's first pixel; keeps what it ran."""
+
+    name, device = "counting", "cpu"
+    inputs = (PIXELS,)
+
+    def __init__(self, batch: int, lanes: int) -> None:
+        self.batch, self.lanes = batch, lanes
+        self.batches = 0
+        self.together = 0
+        self._busy = 0
+        self._lock = threading.Lock()
+
+    def _run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        with self._lock:
+            self.batches += 1
+            self._busy += 1
+            self.together = max(self.together, self._busy)
+        first = arrays[PIXELS][:, 0, 0, 0]
+        with self._lock:
+            self._busy -= 1
+        return {SCORES: np.stack([np.zeros_like(first), first], axis=1)}
+
+    def close(self) -> None:
+        pass
+
+
+def detector_of(batch: int, lanes: int) -> tuple[Detector, CountingEngine]:
+    engine = CountingEngine(batch, lanes)
+    return Detector(engine, DetectorCard.from_dict(make_card(SIZE))), engine
+
+
+def ask(value: float, rows: int, rounds: int) -> Generator[Any, FloatArray, float]:
+    """Asks `rounds` times about `rows` pictures, delivers each sum, and checks each answer."""
+    total = 0.0
+    for turn in range(rounds):
+        images = np.zeros((rows, 3, *SIZE), np.float32)
+        images[:, 0, 0, 0] = value + turn + np.arange(rows) / 100
+        answer = yield Pixels(images)
+        margin = answer[:, 1] - answer[:, 0]
+        np.testing.assert_allclose(margin, images[:, 0, 0, 0], atol=1e-5)
+        total += float(margin.sum())
+        yield ("sum", turn, float(margin.sum()))
+    return total
+
+
+def job(key: int, rows: int, rounds: int) -> Job:
+    return Job(key, np.zeros((3, *SIZE), np.float32), ask(float(key), rows, rounds))
+
+
+@pytest.mark.parametrize(("batch", "lanes"), [(1, 1), (1, 2), (4, 2), (16, 2), (64, 3)])
+def test_every_answer_goes_to_who_asked(batch: int, lanes: int) -> None:
+    detector, _ = detector_of(batch, lanes)
+    events = list(run(detector, (job(key, 7 + key % 3, 3) for key in range(10))))
+    assert all(isinstance(event, Delivered) for event in events)
+    for key in range(10):
+        mine = [e for e in events if e.key == key]
+        assert [e.value[1] for e in mine[:-1] if isinstance(e, Delivered)] == [0, 1, 2]
+        alone, _ = detector_of(batch, 1)
+        expected = drive(ask(float(key), 7 + key % 3, 3), alone, np.zeros((3, *SIZE), np.float32))
+        assert isinstance(mine[-1], Delivered)
+        assert mine[-1].last
+        assert mine[-1].value == expected
+    assert detector.images_seen == sum(3 * (7 + key % 3) for key in range(10))
+
+
+def test_batches_are_filled_from_many_frames() -> None:
+    """32 frames stepping together, 9 rows each: far fewer batches than one by one."""
+    detector, engine = detector_of(64, 2)
+    list(run(detector, (job(key, 9, 20) for key in range(32)), in_flight=32))
+    rows = 32 * 9 * 20
+    assert detector.images_seen == rows
+    assert rows / 64 <= engine.batches <= 1.35 * rows / 64  # one by one: 640 batches, 7.1 times
+    one, single = detector_of(64, 2)
+    list(run(one, [job(0, 9, 20)]))
+    assert single.batches == 20
+
+
+def test_lanes_work_at_the_same_time() -> None:
+    """With two lanes, one composes or runs while the other does."""
+    barrier = threading.Barrier(2, timeout=20)
+
+    class Meeting(CountingEngine):
+        def _run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+            barrier.wait()  # passes only if two lanes are inside at once
+            return super()._run(arrays)
+
+    engine = Meeting(1, 2)
+    detector = Detector(engine, DetectorCard.from_dict(make_card(SIZE)))
+    list(run(detector, [job(0, 8, 1)]))
+    assert engine.batches == 8
+
+
+def test_jobs_are_started_lazily_and_at_most_in_flight() -> None:
+    detector, _ = detector_of(4, 2)
+    started: list[int] = []
+    finished: list[int] = []
+    most = 0
+
+    def jobs() -> Generator[Job, None, None]:
+        nonlocal most
+        for key in range(12):
+            started.append(key)
+            most = max(most, len(started) - len(finished))
+            yield job(key, 5, 2)
+
+    for event in run(detector, jobs(), in_flight=3):
+        if isinstance(event, Delivered) and event.last:
+            finished.append(event.key)
+    assert sorted(finished) == list(range(12))
+    assert most <= 3 + 3  # three running, and as many finished but not yet handed out
+
+
+def test_one_failing_frame_does_not_stop_the_others() -> None:
+    detector, _ = detector_of(4, 2)
+
+    def bad(value: float) -> Generator[Any, FloatArray, None]:
+        images = np.full((3, 3, *SIZE), value, np.float32)
+        yield Pixels(images)
+        raise DetectorError("does not come here for NaN")
+
+    frame = np.zeros((3, *SIZE), np.float32)
+    jobs = [job(0, 5, 3), Job("nan", frame, bad(np.nan)), Job("err", frame, bad(1.0)), job(1, 5, 3)]
+    events = list(run(detector, jobs, in_flight=4))
+    failed = {e.key: str(e.error) for e in events if isinstance(e, Failed)}
+    assert set(failed) == {"nan", "err"}
+    assert "NaN or infinite scores for 3 of 3 pictures" in failed["nan"]
+    assert {e.key for e in events if isinstance(e, Delivered) and e.last} == {0, 1}
+
+
+def test_an_engine_that_fails_fails_the_frames_in_it() -> None:
+    class Failing(CountingEngine):
+        def _run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+            if arrays[PIXELS].max() > 50:
+                raise EngineError("out of memory")
+            return super()._run(arrays)
+
+    detector = Detector(Failing(1, 2), DetectorCard.from_dict(make_card(SIZE)))
+    events = list(run(detector, [job(1, 5, 2), job(60, 5, 2), job(2, 5, 2)]))
+    assert [e.key for e in events if isinstance(e, Failed)] == [60]
+    assert {e.key for e in events if isinstance(e, Delivered) and e.last} == {1, 2}
+
+
+def test_a_bug_in_a_coroutine_is_raised_and_lanes_end() -> None:
+    detector, _ = detector_of(1, 2)
+
+    def broken() -> Generator[Any, FloatArray, None]:
+        yield Pixels(np.zeros((2, 3, *SIZE), np.float32))
+        raise ZeroDivisionError
+
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        list(run(detector, [Job(0, np.zeros((3, *SIZE), np.float32), broken())]))
+    assert threading.active_count() == before
+
+
+def test_closing_the_iterator_stops_the_lanes_and_closes_the_coroutines() -> None:
+    detector, engine = detector_of(1, 2)
+    closed = []
+
+    def endless() -> Generator[Any, FloatArray, None]:
+        try:
+            while True:
+                yield Pixels(np.zeros((4, 3, *SIZE), np.float32))
+                yield "round"
+        finally:
+            closed.append(True)
+
+    before = threading.active_count()
+    events = run(detector, [Job(0, np.zeros((3, *SIZE), np.float32), endless())])
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+    assert closed == [True]
+    ran = engine.batches
+    assert engine.batches == ran
+
+
+def test_seconds_add_up_to_no_more_than_the_run(tmp_path: Path) -> None:
+    import time
+
+    detector, _ = detector_of(2, 2)
+    start = time.perf_counter()
+    events = list(run(detector, (job(key, 50, 4) for key in range(6))))
+    wall = time.perf_counter() - start
+    seconds = [e.seconds for e in events if isinstance(e, Delivered)]
+    assert all(s >= 0 for s in seconds)
+    assert 0 < sum(seconds) < 2 * wall  # resuming counts in full while the other lane works

@@ -1,0 +1,28 @@
+"""How well heat and regions agree with the mask of what was manipulated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..perturbation import FloatArray
+
+
+def energy_in_mask(heatmap: FloatArray, mask: NDArray[np.bool_]) -> float:
+    """The share of positive heat (h, w) that lies inside the mask (h, w), in [0, 1].
+
+    NaN where there is no positive heat. A map that is the same everywhere scores the mask's share
+    of the area. The energy-based pointing game of Wang et al. 2020 (Score-CAM).
+    """
+    positive = np.maximum(heatmap.astype(np.float64), 0)
+    total = positive.sum()
+    return float(positive[mask].sum() / total) if total > 0 else float("nan")
+
+
+def top_region_precision(
+    region_map: NDArray[np.integer[Any]], region: int, mask: NDArray[np.bool_]
+) -> float:
+    """The share of one region's pixels that lie inside the mask, in [0, 1]."""
+    return float(mask[region_map == region].mean())
