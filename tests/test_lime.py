@@ -48,9 +48,7 @@ def test_weights_are_those_of_package_lime(tmp_path: Path, spec: str) -> None:
     batches: list[Any] = []
     answers: list[Any] = []
     lime = Lime(samples=300)
-    result = drive(
-        recorded(lime.explain(frame, FAKE, place), batches, answers), detector, frame
-    )
+    result = drive(recorded(lime.explain(frame, FAKE, place), batches, answers), detector, frame)
     codes = np.concatenate([batch.codes for batch in batches])
     scores = np.exp(np.concatenate(answers).astype(np.float64))
     expected = package_weights(codes, scores, column=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ def test_the_ball_and_the_range_are_never_left(
         assert np.abs(batch.center.astype(np.float64) - frame).max() <= nes.epsilon + 1e-6
         assert batch.center.min() >= 0
         assert batch.center.max() <= 1
-    for earlier, later in zip(batches[:-1], batches[1:], strict=True):
+    for earlier, later in itertools.pairwise(batches):
         moved = np.abs(later.center.astype(np.float64) - earlier.center)
         assert 0 < moved.max() <= nes.alpha + 1e-6
     # and they are reached: steps of one direction, thirty of them
@@ -152,9 +153,7 @@ def test_the_ball_and_the_range_are_never_left(
 
 
 @pytest.mark.parametrize("noise", ["luma", "rgb"])
-def test_a_flip_holds_for_the_image_returned(
-    planted: tuple[Detector, Frame], noise: Any
-) -> None:
+def test_a_flip_holds_for_the_image_returned(planted: tuple[Detector, Frame], noise: Any) -> None:
     detector, frame = planted
     nes = Nes(noise=noise)
     sample, batches = attacked(detector, frame, nes)
@@ -182,9 +181,7 @@ def test_a_saturated_detector_is_flipped_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("noise", ["luma", "rgb"])
-def test_pixels_outside_the_mask_never_move(
-    planted: tuple[Detector, Frame], noise: Any
-) -> None:
+def test_pixels_outside_the_mask_never_move(planted: tuple[Detector, Frame], noise: Any) -> None:
     detector, frame = planted
     mask = np.zeros(toys.SIZE, np.float32)
     top, bottom, left, right = toys.PATCH
@@ -232,9 +229,7 @@ def three_classes(folder: Path) -> Detector:
     weights = toys.linear_weights(toys.PATCH, toys.SIZE)
     matrix = np.zeros((weights.size, 3), np.float32)
     matrix[:, 1] = 60 * weights.ravel()
-    card = toys.make_card(
-        toys.SIZE, classes=["actor", "fake", "camera"], real=["actor", "camera"]
-    )
+    card = toys.make_card(toys.SIZE, classes=["actor", "fake", "camera"], real=["actor", "camera"])
     path = toys.save_model(
         folder,
         [
@@ -254,9 +249,7 @@ def one_logit(folder: Path, positive: str) -> Detector:
     """One sigmoid that scores `positive`, fake for the checkerboard either way."""
     sign = 1 if positive == "fake" else -1
     weights = toys.linear_weights(toys.PATCH, toys.SIZE)
-    card = toys.make_card(
-        toys.SIZE, output={"activation": "sigmoid", "positive": positive}
-    )
+    card = toys.make_card(toys.SIZE, output={"activation": "sigmoid", "positive": positive})
     path = toys.save_model(
         folder,
         [

@@ -242,9 +242,7 @@ def test_noise_keeps_masked_pixels_still_and_moves_all_others(channels: int) -> 
     assert 0 < batch.mask.sum() < batch.mask.size
     plus = NoiseStep(**{**vars(batch), "signs": np.ones(6, int)})
     moved = render(plus, random_frame(size, 6)) != batch.center
-    np.testing.assert_array_equal(
-        moved, np.broadcast_to(batch.mask == 1, moved.shape), strict=True
-    )
+    np.testing.assert_array_equal(moved, np.broadcast_to(batch.mask == 1, moved.shape), strict=True)
 
 
 def test_luma_noise_is_one_picture_in_all_channels() -> None:

@@ -68,9 +68,7 @@ def test_saliency_tends_to_its_closed_form(
 ) -> None:
     masks = 24000
     rise = Rise(masks=masks, grid=cells, p=p, debiased=debiased, score="log_odds")
-    result, images = play(
-        rise.explain(random_frame(size), FAKE, scene(size)), reading(patch, size)
-    )
+    result, images = play(rise.explain(random_frame(size), FAKE, scene(size)), reading(patch, size))
     expected = expectation(cells, p, patch, size)
     mean = OFFSET + GAIN * p
     if debiased:

@@ -19,7 +19,7 @@ from whyfake.runtime.scheduler import drive
 
 
 def interacting(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """A function of the rows (N, inputs): each row's value depends on that row alone, to the bit."""
+    """A function of the rows (N, inputs): each value depends on its row alone, to the bit."""
     x = rows.astype(np.float64)
     slopes = np.cos(np.arange(x.shape[1]))
     total = (x * slopes).sum(axis=1)
@@ -152,7 +152,9 @@ def test_heat_lies_on_the_one_cell_that_is_read(
         slice(edge[index], edge[index + 1]) for edge, index in zip(edges, cell, strict=True)
     )
     weights = np.zeros((3, *size), np.float32)
-    weights[(slice(None), *box)] = 1 / (3 * (box[0].stop - box[0].start) * (box[1].stop - box[1].start))
+    weights[(slice(None), *box)] = 1 / (
+        3 * (box[0].stop - box[0].start) * (box[1].stop - box[1].start)
+    )
     detector = toys.linear_detector(tmp_path, weights, -0.25, gain=2.0)
     sobol = Sobol(grid=4, design=32, score="log_odds")
     coroutine = sobol.explain(np.full((3, *size), 0.5, np.float32), FAKE, scene(size))

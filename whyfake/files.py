@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import shutil
 from collections.abc import Mapping
@@ -17,43 +19,76 @@ def write_folder(folder: str | Path, files: Mapping[str, bytes]) -> None:
     looks at `folder` sees the old result or the new one. Raises OutputError.
     """
     folder = Path(folder)
-    fresh = folder.parent / f".{folder.name}.new-{os.getpid()}"
-    stale = folder.parent / f".{folder.name}.old-{os.getpid()}"
+    fresh, stale = _beside(folder, "new"), _beside(folder, "old")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is a file, wanted a folder for the result")
         fresh.mkdir()
         for name, content in files.items():
-            with open(fresh / name, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
+            _write(fresh / name, content)
         if folder.exists():
             folder.rename(stale)
         fresh.rename(folder)
     except OSError as error:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if stale.exists() and not folder.exists():
-            stale.rename(folder)
         raise OutputError(f"{folder}: cannot write the result: {error.strerror or error}") from None
-    except BaseException:  # Ctrl-C between two files: nothing half-written stays
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    shutil.rmtree(stale, ignore_errors=True)
+    finally:  # after Ctrl-C too, between whichever two lines: the old result stands, or the new one
+        if os.path.exists(stale) and not os.path.exists(folder):
+            stale.rename(folder)
+        _remove(fresh)
+        _remove(stale)
 
 
-def _sweep(folder: Path) -> None:
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write one file whole or not at all. Raises OutputError."""
+    path = Path(path)
+    fresh = _beside(path, "new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        _write(fresh, content)
+        os.replace(fresh, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write: {error.strerror or error}") from None
+    finally:
+        _remove(fresh)
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.parent / f".{path.name}.{kind}-{os.getpid()}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sweep(path: Path) -> None:
     """Remove what a killed process left; restore the old result if it died between two renames."""
-    for left in folder.parent.glob(f".{folder.name}.old-*"):
-        if not folder.exists() and not _alive(left):
-            left.rename(folder)
+    name = glob.escape(path.name)
+    for left in path.parent.glob(f".{name}.old-*"):
+        if not path.exists() and not _alive(left):
+            left.rename(path)
     for kind in ("new", "old"):
-        for left in folder.parent.glob(f".{folder.name}.{kind}-*"):
+        for left in path.parent.glob(f".{name}.{kind}-*"):
             if not _alive(left):
-                shutil.rmtree(left, ignore_errors=True)
+                _remove(left)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder if it is there; what cannot be removed now is swept later."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _alive(left: Path) -> bool:
+    """Whether the process that made it, which is not this one, still runs."""
     try:
         owner = int(left.name.rpartition("-")[2])
         if owner == os.getpid():
@@ -64,17 +99,3 @@ def _alive(left: Path) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def write_file(path: str | Path, content: bytes) -> None:
-    """Write one file whole or not at all. Raises OutputError."""
-    path = Path(path)
-    fresh = path.with_name(f".{path.name}.new-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_bytes(content)
-        os.replace(fresh, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write: {error.strerror or error}") from None
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -91,8 +91,11 @@ def _to_rgb(image: Any) -> NDArray[np.uint8]:
 
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         grey = np.asarray(image, dtype=np.float64)
-        full = 65535.0 if image.mode != "F" else 1.0
-        grey8 = np.rint(np.clip(grey / full, 0, 1) * 255).astype(np.uint8)
+        full = 65535 if image.mode != "F" else 1
+        low, high = grey.min(), grey.max()
+        if not (low >= 0 and high <= full):
+            raise ValueError(f"grey values from {low:g} to {high:g}, wanted 0 to {full}")
+        grey8 = np.rint(grey / full * 255).astype(np.uint8)
         return np.repeat(grey8[..., None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         opaque = Image.new("RGBA", image.size, "white")
@@ -120,8 +123,10 @@ def fit_to(rgb: NDArray[np.uint8], size: tuple[int, int]) -> FloatArray:
     """
     import cv2
 
-    if rgb.shape[:2] != size:
-        shrinking = rgb.shape[0] > size[0] or rgb.shape[1] > size[1]
-        way = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
-        rgb = cv2.resize(rgb, (size[1], size[0]), interpolation=way)
+    # one after the other: where a side grows, OpenCV's INTER_AREA averages neither
+    smaller = min(rgb.shape[0], size[0]), min(rgb.shape[1], size[1])
+    if rgb.shape[:2] != smaller:
+        rgb = cv2.resize(rgb, smaller[::-1], interpolation=cv2.INTER_AREA)
+    if smaller != size:
+        rgb = cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(rgb.transpose(2, 0, 1).astype(np.float32) / np.float32(255))

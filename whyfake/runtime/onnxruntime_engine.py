@@ -107,6 +107,8 @@ class OnnxRuntimeEngine(Engine):
         return None
 
     def _run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        if self._session is None:
+            raise EngineError(f"{self.name}: the engine is closed")
         try:
             results = self._session.run(self._outputs, dict(arrays))
         except Exception as error:  # noqa: BLE001 - as above
