@@ -7,12 +7,12 @@ For every frame that the detector calls fake, each method is asked with its defa
 
 - energy: the share of positive heat inside the mask;
 - precision: the share of the top region's pixels inside the mask;
-- steps to flip: NES steps (at most 50) until the detector says *real* when only the pixels of the
-  top 1, 2 or 3 regions may move; a frame that does not flip counts as 50.
+- steps to flip: NES steps (at most 50) until the detector says *real* when only the pixels of
+  the top 1, 2 or 3 regions may move; a frame that does not flip counts as 50.
 
-Two controls need no detector and stand beside them: a Gaussian in the centre of the frame (σ a sixth
-of each side), and random regions. Face crops have their face in the centre, so the first is hard to
-beat by overlap; steps to flip ask the detector instead.
+Two controls need no detector and stand beside them: a Gaussian in the centre of the frame (σ a
+sixth of each side), and random regions. Face crops have their face in the centre, so the first is
+hard to beat by overlap; steps to flip ask the detector instead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ONNX Runtime back-end: devices are what was asked for, or an error; never a quiet other one.
 
 There is no GPU here: a stand-in for the package plays the ways in which CUDA fails, as they were
-read off onnxruntime 1.18 to 1.31.
+read off onnxruntime 1.31.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ class FakeSession:
         self.wanted = wanted
         self._in_use = in_use
         self._batch = batch
+        self.fallback = True
+
+    def disable_fallback(self) -> None:
+        self.fallback = False
 
     def get_providers(self) -> list[str]:
         return self._in_use
@@ -44,6 +48,7 @@ class FakeSession:
         return [SimpleNamespace(name=SCORES)]
 
     def run(self, outputs: list[str], arrays: dict[str, Any]) -> list[Any]:
+        assert not self.fallback
         if CUDA in self._in_use:
             raise RuntimeError("CUDA failure 700:\n an illegal memory access")
         return [np.zeros((len(arrays[PIXELS]), 2), np.float32)]

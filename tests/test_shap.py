@@ -23,12 +23,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The set_(bad|over|under) function:PendingDeprecationWarning"
 )
 
-UNEVEN = pytest.mark.xfail(
-    strict=True,
-    reason="package shap gives the larger half of an odd side to the top or left, _Tree to the "
-    "bottom or right",
-)
-
 SetFunction = NDArray[np.float64]
 """The value of each set of pixels, the set's bit mask as its index."""
 
@@ -109,10 +103,10 @@ def full_cost(height: int, width: int, depth: int = 0) -> int:
         (2, 4),
         (4, 2),
         (8, 1),
-        pytest.param((2, 3), marks=UNEVEN),
-        pytest.param((3, 2), marks=UNEVEN),
-        pytest.param((1, 5), marks=UNEVEN),
-        pytest.param((3, 5), marks=UNEVEN),
+        (2, 3),
+        (3, 2),
+        (1, 5),
+        (3, 5),
     ],
 )
 @pytest.mark.parametrize("nodes_per_round", [1, 7, 32])
@@ -198,9 +192,7 @@ def distinct(images: NDArray[np.float32]) -> set[bytes]:
     return {image.tobytes() for image in np.rint(images * 1000).astype(np.int16)}
 
 
-@pytest.mark.parametrize(
-    "size", [(16, 32), (32, 16), (32, 32), pytest.param((24, 40), marks=UNEVEN)]
-)
+@pytest.mark.parametrize("size", [(16, 32), (32, 16), (32, 32), (24, 40)])
 @pytest.mark.parametrize(("samples", "nodes_per_round"), [(400, 1), (500, 8), (1200, 32)])
 def test_equals_package_shap_on_a_detector(
     tmp_path: Path,

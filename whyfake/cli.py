@@ -115,7 +115,7 @@ def explain(
 ) -> None:
     """Explain pictures: heat maps, ranked regions and the sample that the detector calls real."""
     from .batch import expand, explain_to_folder
-    from .pipeline import make_request, resolve_target
+    from .pipeline import check_request, make_request
     from .results import Results
     from .runtime import load_detector
     from .settings import preset as preset_of
@@ -132,7 +132,7 @@ def explain(
     )
     sources = expand(pictures)
     with load_detector(detector, card=card, device=device, threads=threads) as opened:
-        resolve_target(target, opened, 0)
+        check_request(request, opened)
         results = Results(out)
         with Report(len(sources), request, opened, as_json=json) as report:
             for outcome in explain_to_folder(opened, sources, request, results, report.tick):

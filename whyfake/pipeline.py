@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .errors import PictureError, UsageError, WhyfakeError, unknown
 from .explainers import (
     ADVERSARIAL,
+    BASELINES,
     METHODS,
     AdversarialSample,
     Attribution,
@@ -27,6 +28,7 @@ from .explainers import (
     baseline_image,
     check_baseline,
     options,
+    parse_regions,
     region_map,
     region_means,
 )
@@ -133,18 +135,19 @@ def explain(
     file. Costs `explanation.images`. The same seed gives the same result to the bit. Raises
     PictureError, UsageError, DetectorError, EngineError.
     """
-    return next(
-        explain_many(
-            detector,
-            [image],
-            method=method,
-            target=target,
-            baseline=baseline,
-            regions=regions,
-            seed=seed,
-            settings=settings,
-        )
+    if len(parse_methods(method)) != 1:
+        raise UsageError(f"explain takes one method, got '{method}': use explain_many")
+    [explanation] = explain_many(
+        detector,
+        [image],
+        method=method,
+        target=target,
+        baseline=baseline,
+        regions=regions,
+        seed=seed,
+        settings=settings,
     )
+    return explanation
 
 
 def explain_many(
@@ -209,7 +212,7 @@ def explain_events(
     Errors of a picture are outcomes, not exceptions. Raises UsageError for what is wrong with the
     request itself. `tick` is called a few times a second.
     """
-    resolve_target(request.target, detector, 0)
+    check_request(request, detector)
     sources: dict[int, str] = {}
     unread: list[Outcome] = []
 
@@ -250,6 +253,15 @@ def _name(image: Image) -> str:
     if isinstance(image, Picture):
         return image.source
     return "<array>" if isinstance(image, np.ndarray) else str(image)
+
+
+def check_request(request: Request, detector: Detector) -> None:
+    """Raise UsageError or PictureError for a request that no picture can meet on this detector."""
+    resolve_target(request.target, detector, 0)
+    if parse_regions(request.settings.regions)[0] in ("grid", "file"):
+        region_map(request.settings.regions, np.zeros((3, *detector.size), np.float32))
+    if request.baseline is not None and request.baseline not in BASELINES:
+        load_picture(request.baseline)
 
 
 def resolve_target(name: str, detector: Detector, predicted: int) -> Target:
@@ -301,7 +313,7 @@ class _Frame:
 
     def baseline(self, name: str) -> FloatArray:
         """The baseline image (3, h, w) of that name, or from a picture's path."""
-        if Path(name).suffix and Path(name).is_file():
+        if name not in BASELINES:
             return fit_to(load_picture(name).rgb, self.detector.size)
         neutral = self.detector.card.input.neutral_color
         return baseline_image(name, self.frame, self.regions, neutral, self.rng("noise"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Attribution, Explainer, Scene, Target, options, region_means
+from .baselines import NAMES as BASELINES
 from .baselines import baseline_image, check_baseline
 from .lime import Lime
 from .nes import AdversarialSample, Nes
@@ -21,6 +22,7 @@ METHODS: tuple[str, ...] = tuple(EXPLAINERS) + tuple(name + ADVERSARIAL for name
 
 __all__ = [
     "ADVERSARIAL",
+    "BASELINES",
     "EXPLAINERS",
     "METHODS",
     "AdversarialSample",

@@ -49,7 +49,8 @@ def baseline_image(
         return _box_blur(frame)
     if name == "noise":
         return rng.random(frame.shape, np.float32)
-    raise UsageError(unknown("baseline", name, NAMES))
+    made = [known for known in NAMES if known != "adversarial"]
+    raise UsageError(unknown("baseline", name, made))
 
 
 def _box_blur(frame: FloatArray) -> FloatArray:

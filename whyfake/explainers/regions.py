@@ -37,7 +37,7 @@ def parse_regions(spec: str) -> tuple[str, int]:
     kind, _, count = spec.partition(":")
     if kind in ("slic", "grid"):
         number = count or {"slic": "50", "grid": "8"}[kind]
-        if not number.isdigit() or int(number) < 1:
+        if not number.isdecimal() or int(number) < 1:
             raise UsageError(f"regions: '{spec}' must give a number of 1 or more after the colon")
         return kind, int(number)
     if spec == "quickshift":
@@ -57,7 +57,7 @@ def contiguous(labels: NDArray[Any]) -> LabelMap:
 
 
 def slic(frame: FloatArray, count: int = 50) -> LabelMap:
-    """SLIC superpixels (Achanta 2012, scikit-image); it may find fewer than `count`."""
+    """SLIC superpixels (Achanta 2012, scikit-image): about `count` of them, or far fewer."""
     from skimage.segmentation import slic as skimage_slic
 
     return contiguous(skimage_slic(frame.transpose(1, 2, 0), n_segments=count, start_label=0))
@@ -84,7 +84,8 @@ def grid(height: int, width: int, cells: int = 8) -> LabelMap:
 def from_file(path: str | Path, height: int, width: int) -> LabelMap:
     """A user's label map; it must have the detector's size. Raises UsageError."""
     try:
-        labels = np.load(path, allow_pickle=False)
+        with open(path, "rb") as stream:
+            labels = np.lib.format.read_array(stream, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UsageError(f"regions: cannot read '{path}': {error}") from None
     if labels.shape != (height, width) or not np.issubdtype(labels.dtype, np.integer):

@@ -133,6 +133,8 @@ class _Queue:
 class _Tree:
     """Rectangles halved along their longer side (rows first in a square), split as needed.
 
+    Of an odd side the first half is the larger, as in package `shap`.
+
     The finest rectangles so far are the blocks. When a block splits, its left half keeps its number
     and its right half gets the next: an older context grows by copying, each new block from
     the one that it was cut from.
@@ -159,10 +161,10 @@ class _Tree:
         if (bottom - top) * (right - left) == 1:
             return False
         if bottom - top >= right - left:
-            middle = top + (bottom - top) // 2
+            middle = top + (bottom - top + 1) // 2
             halves = [(top, middle, left, right), (middle, bottom, left, right)]
         else:
-            middle = left + (right - left) // 2
+            middle = left + (right - left + 1) // 2
             halves = [(top, bottom, left, middle), (top, bottom, middle, right)]
         block = self._block_of[node]
         new = len(self._cut_from)

@@ -40,7 +40,7 @@ class Sobol:
         return len(np.unique(jansen_rows(*base_designs(self.grid**2, self.design)), axis=0))
 
     def with_budget(self, images: int) -> Sobol:
-        """SOBOL with the largest design whose rows, duplicates included, fit the budget."""
+        """SOBOL with the largest design whose rows, duplicates included, fit; at least two rows."""
         return dataclasses.replace(self, design=max(2, images // (self.grid**2 + 2)))
 
     def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:

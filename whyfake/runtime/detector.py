@@ -65,12 +65,14 @@ class Detector:
                 f"got {images.shape}"
             )
         lane = self._own_lane()
-        rows = [np.empty((0, len(self.card.classes)), np.float32)]
+        if not len(images):
+            return np.empty((0, len(self.card.classes)), np.float32)
+        rows = []
         for start in range(0, len(images), self.engine.batch):
             part = images[start : start + self.engine.batch]
             lane.buffer[: len(part)] = part
             rows.append(lane.run(len(part)))
-        return self._checked(np.concatenate(rows))
+        return self.decode(np.concatenate(rows))
 
     def ask(self, batch: PerturbationBatch, frame: FloatArray) -> FloatArray:
         """Log-probabilities (N, C) of a batch of perturbed copies of `frame`. Costs N images."""
@@ -80,11 +82,7 @@ class Detector:
             count = min(self.engine.batch, len(batch) - start)
             compose(lane.buffer[:count], start, lane.scratch)
             rows.append(lane.run(count))
-        return self._checked(np.concatenate(rows))
-
-    def _checked(self, log_probs: FloatArray) -> FloatArray:
-        check_finite(log_probs, self.card.name)
-        return log_probs
+        return self.decode(np.concatenate(rows))
 
     def _own_lane(self) -> Lane:
         if self._lane is None:
@@ -95,13 +93,11 @@ class Detector:
         with self._lock:
             self._seen += images
 
-    def _decode(self, raw: NDArray[np.float32], count: int) -> FloatArray:
-        batch = self.engine.batch
-        if raw.shape[:1] != (batch,) and batch != 1:  # a batch of one may come squeezed
-            raise DetectorError(
-                f"{self.card.name} gave scores of shape {raw.shape} for {batch} pictures"
-            )
-        raw = raw.reshape(batch, -1)[:count]
+    def decode(self, raw: NDArray[np.float32]) -> FloatArray:
+        """Log-probabilities (N, C) from what lanes gave (N, columns).
+
+        Raises DetectorError if a score is NaN or infinite, or belies the card.
+        """
         if raw.shape[1] == 1:
             check_one_column(self.card, self.card.name)
         elif raw.shape[1] != len(self.card.classes):
@@ -109,7 +105,15 @@ class Detector:
                 f"{self.card.name} gave {raw.shape[1]} scores an image, the card names "
                 f"{len(self.card.classes)} classes"
             )
-        return log_probs_from_scores(raw, self.card, stripped=self._stripped)
+        with np.errstate(invalid="ignore"):  # NaN is counted and reported here
+            log_probs = log_probs_from_scores(raw, self.card, stripped=self._stripped)
+        bad = int(np.isnan(log_probs).any(axis=1).sum())
+        if bad:
+            raise DetectorError(
+                f"{self.card.name} gave NaN or infinite scores for {bad} of {len(raw)} pictures: "
+                "the model, its precision or the card's range, mean and std is wrong"
+            )
+        return log_probs
 
     def close(self) -> None:
         """Free the engine."""
@@ -135,28 +139,22 @@ class Lane:
         self.buffer: FloatArray = np.zeros((detector.engine.batch, 3, *detector.size), np.float32)
         self.scratch = Scratch()
 
-    def run(self, count: int) -> FloatArray:
-        """Log-probabilities (count, C) of the first `count` pictures in the buffer.
+    def run(self, count: int) -> NDArray[np.float32]:
+        """Raw scores (count, columns) of the first `count` pictures, for `Detector.decode`.
 
-        The rest of the batch runs too, whatever is in it, so that every batch has one size. Scores
-        that are not finite come back as they are: `check_finite` tells whose they are.
+        The rest of the batch runs too, whatever is in it, so that every batch has one size.
         """
         raw = self._detector.engine.run({PIXELS: self.buffer})[SCORES]
         self._detector._count(count)
-        return self._detector._decode(raw, count)
+        batch = len(self.buffer)
+        if raw.shape[:1] != (batch,) and batch != 1:  # a batch of one may come squeezed
+            raise DetectorError(
+                f"{self._detector.card.name} gave scores of shape {raw.shape} for {batch} pictures"
+            )
+        rows: NDArray[np.float32] = raw.reshape(batch, -1)[:count]
+        return rows
 
 
-def check_finite(log_probs: FloatArray, name: str) -> None:
-    """Raise DetectorError if a score is NaN."""
-    bad = int(np.isnan(log_probs).any(axis=1).sum())
-    if bad:
-        raise DetectorError(
-            f"{name} gave NaN or infinite scores for {bad} of {len(log_probs)} pictures: "
-            "the model, its precision or the card's range, mean and std is wrong"
-        )
-
-
-@np.errstate(invalid="ignore")  # NaN in, NaN out, without a warning
 def log_probs_from_scores(
     raw: NDArray[np.float32], card: DetectorCard, *, stripped: bool
 ) -> FloatArray:

@@ -74,11 +74,13 @@ class OnnxRuntimeEngine(Engine):
         options.log_severity_level = 4  # what matters comes as an exception
         try:
             source = model if isinstance(model, bytes) else str(model)
-            # without enable_fallback=0 a session that fails, even in the middle of a run, prints to
-            # stdout and goes on with the CPU
-            return self._ort.InferenceSession(
+            # by itself a session that fails, even amid a run, prints to stdout and goes on with
+            # the CPU; the argument forbids that, and for older versions the call
+            session = self._ort.InferenceSession(
                 source, options, providers=providers, enable_fallback=0
             )
+            session.disable_fallback()
+            return session
         except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen kinds of its own
             raise DetectorError(f"{name}: onnxruntime cannot load it: {_line(error)}") from None
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import WhyfakeError
 from ..perturbation import Composer, FloatArray, PerturbationBatch
-from .detector import Detector, Lane, check_finite
+from .detector import Detector, Lane
 
 Asking = Generator[Any, FloatArray, Any]
 """Yields PerturbationBatch to ask and anything else to deliver; is sent log-probabilities."""
@@ -184,9 +184,9 @@ def _work(state: _State, detector: Detector) -> None:
                         break
                     state.changed.wait()
             if starting is not None:
-                _advance(state, starting)
+                _advance(state, detector, starting)
             for finished in _run_pieces(state, detector, lane, pieces) if pieces else ():
-                _advance(state, finished)
+                _advance(state, detector, finished)
     except BaseException as error:  # noqa: BLE001 - a lane must never die unheard
         with state.changed:
             state.crash = error
@@ -229,7 +229,7 @@ def _run_pieces(
         row += stop - start
     failure: WhyfakeError | None = None
     try:
-        log_probs = lane.run(row)
+        scores = lane.run(row)
     except WhyfakeError as error:
         failure = error
     spent = (time.perf_counter() - started) / row / detector.engine.lanes
@@ -243,10 +243,9 @@ def _run_pieces(
                 running.pending -= running.untaken  # the rest of its rows need not be asked
                 running.taken = running.asked
             else:
-                part = log_probs[row : row + count]
                 if running.scores is None:
-                    running.scores = np.empty((running.asked, part.shape[1]), np.float32)
-                running.scores[start:stop] = part
+                    running.scores = np.empty((running.asked, scores.shape[1]), np.float32)
+                running.scores[start:stop] = scores[row : row + count]
             row += count
             running.pending -= count
             running.seconds += spent * count
@@ -256,10 +255,10 @@ def _run_pieces(
     return complete
 
 
-def _advance(state: _State, running: _Running) -> None:
+def _advance(state: _State, detector: Detector, running: _Running) -> None:
     """Resume a coroutine with its scores, up to its next batch or its end."""
     started = time.perf_counter()
-    coroutine, scores, name = running.job.coroutine, running.scores, running.job.key
+    coroutine, raw, name = running.job.coroutine, running.scores, running.job.key
     running.scores = running.compose = None
     events: list[Delivered | Failed] = []
     ended = False
@@ -274,8 +273,7 @@ def _advance(state: _State, running: _Running) -> None:
     try:
         if running.error is not None:
             raise running.error
-        if scores is not None:
-            check_finite(scores, "the detector")
+        scores = None if raw is None else detector.decode(raw)
         asked = coroutine.send(scores)  # type: ignore[arg-type]
         while not isinstance(asked, PerturbationBatch):
             events.append(Delivered(name, asked, spent(), last=False))
