@@ -448,8 +448,9 @@ def test_uint8_input(tmp_path: Path, layout: str, color: str) -> None:
         got = detector.log_probs(images)
         assert_scores(got, log_softmax(toy.logits(images, card)))
         # to the nearest, and what leaves [0, 1] stays at its ends instead of wrapping around
-        moved = np.clip(images + np.float32(0.4 / 255), None, 1)
-        np.testing.assert_array_equal(detector.log_probs(moved), got)
+        for move in (0.4, -0.4):
+            moved = np.clip(images + np.float32(move / 255), 0, 1)
+            np.testing.assert_array_equal(detector.log_probs(moved), got)
         outside = images.copy()
         outside[outside == 0] = -0.5
         outside[outside == 1] = 1.5

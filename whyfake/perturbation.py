@@ -115,13 +115,15 @@ class GridMix:
         down = bilinear_matrix(size, height)
         across = bilinear_matrix(size, width).T.copy()
         difference = self.baseline - frame
+        hidden = 1.0 - self.grids.astype(np.float32)
+        shifts = self.shifts.tolist()
 
         def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
             mask = scratch.get("mask", (height, width))
             for row, image in enumerate(out, start):
-                dy, dx = self.shifts[row]
-                hidden = np.float32(1) - self.grids[row].astype(np.float32)
-                np.matmul(down[dy : dy + height], hidden @ across[:, dx : dx + width], out=mask)
+                dy, dx = shifts[row]
+                wide = hidden[row] @ across[:, dx : dx + width]
+                np.matmul(down[dy : dy + height], wide, out=mask)
                 np.multiply(difference, mask, out=image)
                 image += frame
 
