@@ -16,6 +16,8 @@ from ..perturbation import FloatArray, PerturbationBatch, Scratch
 from .engine import Engine
 from .onnxruntime_engine import OnnxRuntimeEngine
 
+_LANE_ROWS = 4
+
 
 class Detector:
     """A detector that answers with log-probabilities and counts what it is asked.
@@ -68,8 +70,8 @@ class Detector:
         if not len(images):
             return np.empty((0, len(self.card.classes)), np.float32)
         rows = []
-        for start in range(0, len(images), self.engine.batch):
-            part = images[start : start + self.engine.batch]
+        for start in range(0, len(images), lane.rows):
+            part = images[start : start + lane.rows]
             lane.buffer[: len(part)] = part
             rows.append(lane.run(len(part)))
         return self.decode(np.concatenate(rows))
@@ -78,8 +80,8 @@ class Detector:
         """Log-probabilities (N, C) of a batch of perturbed copies of `frame`. Costs N images."""
         lane, compose = self._own_lane(), batch.composer(frame)
         rows = []
-        for start in range(0, len(batch), self.engine.batch):
-            count = min(self.engine.batch, len(batch) - start)
+        for start in range(0, len(batch), lane.rows):
+            count = min(lane.rows, len(batch) - start)
             compose(lane.buffer[:count], start, lane.scratch)
             rows.append(lane.run(count))
         return self.decode(np.concatenate(rows))
@@ -132,26 +134,36 @@ class Detector:
 
 
 class Lane:
-    """One thread's buffers: compose into `buffer` (batch, 3, h, w), then `run(count)`."""
+    """One thread's buffers: compose into `buffer` (rows, 3, h, w), then `run(count)`.
+
+    `rows` is a few engine batches where these are small: pictures composed one after the other
+    find frame and baseline in the processor's caches, which a run of the engine empties.
+    """
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
-        self.buffer: FloatArray = np.zeros((detector.engine.batch, 3, *detector.size), np.float32)
+        batch = detector.engine.batch
+        self.rows = batch * max(1, _LANE_ROWS // batch)
+        self.buffer: FloatArray = np.zeros((self.rows, 3, *detector.size), np.float32)
         self.scratch = Scratch()
 
     def run(self, count: int) -> NDArray[np.float32]:
         """Raw scores (count, columns) of the first `count` pictures, for `Detector.decode`.
 
-        The rest of the batch runs too, whatever is in it, so that every batch has one size.
+        The rest of the last batch runs too, whatever is in it: every batch has one size.
         """
-        raw = self._detector.engine.run({PIXELS: self.buffer})[SCORES]
+        batch = self._detector.engine.batch
+        parts = [self._run_batch(start, batch) for start in range(0, count, batch)]
         self._detector._count(count)
-        batch = len(self.buffer)
+        return parts[0][:count] if len(parts) == 1 else np.concatenate(parts)[:count]
+
+    def _run_batch(self, start: int, batch: int) -> NDArray[np.float32]:
+        raw = self._detector.engine.run({PIXELS: self.buffer[start : start + batch]})[SCORES]
         if raw.shape[:1] != (batch,) and batch != 1:  # a batch of one may come squeezed
             raise DetectorError(
                 f"{self._detector.card.name} gave scores of shape {raw.shape} for {batch} pictures"
             )
-        rows: NDArray[np.float32] = raw.reshape(batch, -1)[:count]
+        rows: NDArray[np.float32] = raw.reshape(batch, -1)
         return rows
 
 

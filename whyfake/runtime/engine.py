@@ -33,7 +33,7 @@ class Engine(abc.ABC):
 
     def run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Run one batch; every array has `batch` rows, C-contiguous. Raises EngineError."""
-        if set(arrays) != set(self.inputs):
+        if tuple(arrays) != self.inputs:
             raise EngineError(f"{self.name}: wanted inputs {self.inputs}, got {tuple(arrays)}")
         for name, array in arrays.items():
             if len(array) != self.batch or not array.flags.c_contiguous:

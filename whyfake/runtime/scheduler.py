@@ -24,6 +24,7 @@ import numpy as np
 from ..errors import WhyfakeError
 from ..perturbation import Composer, FloatArray, PerturbationBatch
 from .detector import Detector, Lane
+from .engine import Engine
 
 Asking = Generator[Any, FloatArray, Any]
 """Yields PerturbationBatch to ask and anything else to deliver; is sent log-probabilities."""
@@ -179,7 +180,7 @@ def _work(state: _State, detector: Detector) -> None:
                     if state.stop:
                         return
                     starting = state.fresh.popleft() if state.fresh else None
-                    pieces = [] if starting else _take(state, detector.engine.batch)
+                    pieces = [] if starting else _take(state, detector.engine, lane.rows)
                     if starting or pieces:
                         break
                     state.changed.wait()
@@ -194,18 +195,20 @@ def _work(state: _State, detector: Detector) -> None:
             state.changed.notify_all()
 
 
-def _take(state: _State, batch: int) -> list[_Piece]:
-    """Claim up to one engine batch of rows, oldest frame first.
+def _take(state: _State, engine: Engine, most: int) -> list[_Piece]:
+    """Claim whole engine batches of rows, `most` rows at the most, oldest frame first.
 
     A batch that is not full is worth running only if no frame is about to ask for more: waiting for
-    that costs less than an engine batch of padding.
+    that costs less than an engine batch of padding. Near the end of what can be asked, lanes claim
+    less, so that they end together.
     """
     available = sum(r.untaken for r in state.running)
     soon = any(r.advancing or (r.pending and not r.untaken) for r in state.running)
-    if not available or (available < batch and soon):
+    if not available or (available < engine.batch and soon):
         return []
     pieces: list[_Piece] = []
-    room = batch
+    fair = available // (2 * engine.lanes * engine.batch) * engine.batch
+    room = min(most, max(engine.batch, fair))
     for running in state.running:
         count = min(running.untaken, room)
         if count:
