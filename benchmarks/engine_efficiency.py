@@ -109,7 +109,7 @@ def fake_seeing(model: Path, picture: Any, threads: int | None) -> whyfake.Detec
 
 def tiny() -> Settings:
     """Settings that cost next to nothing."""
-    return Settings().with_budget(4)
+    return Settings(nes=Nes(steps=1)).with_budget(4)
 
 
 def picture() -> Any:
@@ -124,6 +124,7 @@ def measure(model: Path, repeats: int, seconds: float, threads: int | None) -> d
     settings = Settings(nes=Nes(steps=NES_STEPS))
     runs: dict[str, list[dict[str, float]]] = {}
     with fake_seeing(model, picture(), threads) as detector:
+        list(whyfake.explain_many(detector, [picture()], method="all", settings=tiny()))  # imports
         for repeat in range(repeats):
             for method in whyfake.METHODS:
                 before = raw.rate(seconds)

@@ -243,11 +243,6 @@ def test_nothing_to_flip(toy: Path, here: Path, method: str) -> None:
 
 # --- names of result folders
 
-MARKUP = pytest.mark.xfail(strict=True, reason="terminal.py reads names as rich's markup")
-DOTS = pytest.mark.xfail(strict=True, reason="results.py: the stem `..` leads out of the folder")
-LEFT = pytest.mark.xfail(strict=True, reason="results.py takes a leftover for another picture")
-BYTES = pytest.mark.xfail(strict=True, reason="results.py: UnicodeEncodeError")
-
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(toy: Path, here: Path) -> None:
     for index, folder in enumerate(("a", "b", "c/a")):
@@ -277,7 +272,6 @@ def test_a_rerun_overwrites_whole(toy: Path, here: Path) -> None:
         image.load()
 
 
-@LEFT
 @pytest.mark.parametrize("half", [b"", b'{"schema": 1, "sou'])
 def test_a_half_written_leftover_does_not_change_a_name(toy: Path, here: Path, half: bytes) -> None:
     """What a killed run left in the picture's folder is swept, not taken for another picture."""
@@ -291,7 +285,6 @@ def test_a_half_written_leftover_does_not_change_a_name(toy: Path, here: Path, h
     assert [path.name for path in (here / "whyfake-out" / "p0").iterdir()] == ["lime"]
 
 
-@DOTS
 @pytest.mark.parametrize("name", ["...png", "..png"])
 def test_no_name_leads_out_of_the_folder(toy: Path, here: Path, name: str) -> None:
     """The stem of `...png` is `..`."""
@@ -305,7 +298,7 @@ def test_no_name_leads_out_of_the_folder(toy: Path, here: Path, name: str) -> No
 
 ODD_NAMES = [
     "frame [1].png",
-    pytest.param("[bold]x.png", marks=MARKUP),
+    "[bold]x.png",
     "größe 漢字.png",
     "-x.png",
     "a'b\"c.png",
@@ -325,7 +318,6 @@ def test_odd_file_names(toy: Path, here: Path, name: str) -> None:
     assert json.loads(lines[0])["source"] == str(here / name)
 
 
-@MARKUP
 def test_names_that_look_like_markup(toy: Path, here: Path) -> None:
     """`[/x]` would close a style in rich, and fail."""
     card = json.loads((here / "toy.card.json").read_text())
@@ -339,7 +331,6 @@ def test_names_that_look_like_markup(toy: Path, here: Path) -> None:
     assert whyfake("inspect", "toy.onnx").code == 0
 
 
-@BYTES
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes")
 def test_a_file_name_that_is_no_text(toy: Path, here: Path) -> None:
     """Bytes that are not UTF-8: explained, or refused in words, but no traceback."""

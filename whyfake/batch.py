@@ -8,7 +8,8 @@ from pathlib import Path
 
 from .errors import PictureError, WhyfakeError
 from .explanation import Explanation
-from .pipeline import Outcome, Request, explain_events
+from .pipeline import Outcome, explain_events
+from .request import Request
 from .results import Results
 from .runtime import Detector
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ class _Group(TyperGroup):
             raise typer.Exit(130) from None
         except WhyfakeError as error:
             if ctx.params.get("debug"):
-                raise
+                traceback.print_exc()
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(error.exit_code) from None
 
@@ -115,7 +116,7 @@ def explain(
 ) -> None:
     """Explain pictures: heat maps, ranked regions and the sample that the detector calls real."""
     from .batch import expand, explain_to_folder
-    from .pipeline import check_request, make_request
+    from .request import check_request, make_request
     from .results import Results
     from .runtime import load_detector
     from .settings import preset as preset_of

@@ -53,7 +53,7 @@ class Results:
         if source not in self._names:
             path = Path(source)
             digest = hashlib.sha256(source.encode()).hexdigest()[:8]
-            plain = path.stem or "picture"
+            plain = path.stem if path.stem.strip(".") else "picture"  # `...png` has the stem `..`
             names = [plain, f"{path.parent.name}-{plain}", f"{plain}-{digest}"]
             name = next((name for name in names if self._free(name, source)), names[-1])
             self._names[source] = name
@@ -63,7 +63,7 @@ class Results:
     def _free(self, name: str, source: str) -> bool:
         if name in self._owners:
             return self._owners[name] == source
-        for stored in sorted((self.folder / name).glob("*/explanation.json")):
+        for stored in sorted((self.folder / name).glob("[!.]*/explanation.json")):
             try:
                 return bool(json.loads(stored.read_text(encoding="utf-8"))["source"] == source)
             except (OSError, ValueError, KeyError, TypeError):

@@ -10,6 +10,7 @@ masks = 4000
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,8 +98,10 @@ def read_settings(path: str | Path, base: Settings) -> Settings:
     """`base` with what a TOML file changes. Raises UsageError."""
     try:
         changes = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot read the settings: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the settings: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: the settings are not UTF-8 text: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     return base.merge(changes, str(path))
@@ -121,11 +124,13 @@ def _typed(current: Any, value: Any, where: str) -> Any:
     if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:
-        raise UsageError(f"{where} must be a {wanted.__name__}, got {value!r}")
+        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        raise UsageError(f"{where} must be {words[wanted]}, got {value!r}")
     return value
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    # a JSON string is a TOML string
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

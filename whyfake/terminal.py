@@ -26,14 +26,15 @@ from .explainers import ADVERSARIAL, EXPLAINERS, options
 
 if TYPE_CHECKING:
     from .explanation import Explanation
-    from .pipeline import Request
+    from .request import Request
     from .runtime import Detector
     from .settings import Settings
 
 
 def _stdout() -> Console:
     """The terminal, or 140 columns where the output is a file or a pipe."""
-    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    width = None if sys.stdout.isatty() else 140
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 class Report:
@@ -47,7 +48,7 @@ class Report:
         self._request = request
         self._detector = detector
         self._json = as_json
-        self._error = Console(stderr=True, highlight=False)
+        self._error = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -150,7 +151,8 @@ class Report:
 
 def _cells(saved: Saved) -> list[str]:
     explanation = saved.explanation
-    best = [r for r in explanation.regions[:3] if r["score"] > 0 or not explanation.signed]
+    # a weight of 1e-15 is rounding, not a region that speaks for the target
+    best = [r for r in explanation.regions[:3] if r["score"] > 1e-9 or not explanation.signed]
     return [
         saved.folder.parent.name,
         f"{explanation.predicted} {explanation.scores[explanation.predicted]:.1%}",

@@ -144,6 +144,7 @@ class _Tree:
         self._boxes = [(0, height, 0, width)]
         self._block_of = [0]  # the first block of a node
         self._cut_from = [0]
+        self._origins: dict[int, NDArray[np.intp]] = {}
         self._labels = np.zeros((height, width), np.int32)
         self.children: dict[int, tuple[int, int]] = {}
         self.credit = [0.0]
@@ -169,6 +170,7 @@ class _Tree:
         block = self._block_of[node]
         new = len(self._cut_from)
         self._cut_from.append(block)
+        self._origins.clear()
         y0, y1, x0, x1 = halves[1]
         self._labels[y0:y1, x0:x1] = new
         self.children[node] = (len(self._boxes), len(self._boxes) + 1)
@@ -179,15 +181,17 @@ class _Tree:
 
     def widen(self, visible: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A context over the blocks of its time, over those of now."""
-        grown = np.empty(len(self._cut_from), np.uint8)
-        grown[: len(visible)] = visible
-        for block in range(len(visible), len(grown)):
-            grown[block] = grown[self._cut_from[block]]
-        return grown
+        origin = self._origins.get(len(visible))
+        if origin is None:
+            found = list(range(len(visible)))
+            for source in self._cut_from[len(visible) :]:
+                found.append(found[source])
+            origin = self._origins[len(visible)] = np.array(found)
+        return visible[origin]
 
     def halves(self, part: _Part) -> NDArray[np.uint8]:
         """Codes (2, blocks): the part's context with its left half visible, with its right half."""
-        codes = np.stack([self.widen(part.visible)] * 2)
+        codes = np.repeat(self.widen(part.visible)[None], 2, axis=0)
         for row, child in enumerate(self.children[part.node]):
             codes[row, self._blocks(child)] = 1
         return codes

@@ -62,7 +62,12 @@ def load_picture(path: str | Path) -> Picture:
     except Exception as error:  # noqa: BLE001 - each decoder of Pillow's raises kinds of its own
         reason = " ".join(str(error).split())
         raise PictureError(f"{path}: damaged or unreadable picture: {reason}") from None
-    return Picture(str(path), rgb)
+    return Picture(printable(path), rgb)
+
+
+def printable(path: str | Path) -> str:
+    """The path as text that can be printed and stored: bytes that are not UTF-8 as `\\xe9`."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def picture_from_array(rgb: NDArray[np.uint8], source: str = "<array>") -> Picture:

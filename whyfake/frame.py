@@ -1,0 +1,205 @@
+"""One frame's coroutine: detect it, make its adversarial sample once, run each method."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+import zlib
+from collections.abc import Generator
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .explainers import (
+    ADVERSARIAL,
+    BASELINES,
+    AdversarialSample,
+    Attribution,
+    Scene,
+    Target,
+    baseline_image,
+    options,
+    region_map,
+    region_means,
+)
+from .explanation import Adversary, Explanation
+from .media import Picture, fit_to, load_picture
+from .perturbation import FloatArray, Pixels
+from .request import Request, base_name, resolve_target
+from .runtime import Detector
+
+Asking = Generator[Any, FloatArray, None]
+
+
+class _Frame:
+    """One frame's state while its methods run: regions, baselines, counts, the one adversary."""
+
+    def __init__(
+        self, picture: Picture, frame: FloatArray, detector: Detector, request: Request
+    ) -> None:
+        self.picture = picture
+        self.frame = frame
+        self.detector = detector
+        self.request = request
+        self.key = int.from_bytes(hashlib.sha256(frame.tobytes()).digest()[:8], "little")
+        self.counts: dict[str, int] = {}
+        self.adversary: AdversarialSample | None = None
+        self.called_real = False
+        self.regions: NDArray[np.int32]
+
+    def rng(self, stage: str) -> np.random.Generator:
+        """Draws that depend on seed, frame and stage, never on what else is being explained."""
+        return np.random.default_rng([self.request.seed, self.key, zlib.crc32(stage.encode())])
+
+    def counted(self, coroutine: Generator[Any, FloatArray, Any], purpose: str) -> Any:
+        """Delegate to a coroutine, adding up the images that it asks for."""
+        scores = None
+        while True:
+            try:
+                batch = coroutine.send(scores)  # type: ignore[arg-type]
+            except StopIteration as stop:
+                return stop.value
+            self.counts[purpose] = self.counts.get(purpose, 0) + len(batch)
+            scores = yield batch
+
+    def baseline(self, name: str) -> FloatArray:
+        """The baseline image (3, h, w) of that name, or from a picture's path."""
+        if name not in BASELINES:
+            return fit_to(load_picture(name).rgb, self.detector.size)
+        neutral = self.detector.card.input.neutral_color
+        return baseline_image(name, self.frame, self.regions, neutral, self.rng("noise"))
+
+
+def explain_frame(
+    picture: Picture, frame: FloatArray, detector: Detector, request: Request
+) -> Asking:
+    """The coroutine of one frame: detect it, make its adversarial sample once, run each method."""
+    state = _Frame(picture, frame, detector, request)
+    log_probs = yield from state.counted(_detect(frame), "detection")
+    predicted = int(log_probs.argmax())
+    target = resolve_target(request.target, detector, predicted)
+    state.called_real = predicted in detector.real
+    state.regions = region_map(request.settings.regions, frame)
+    for method in request.methods:
+        adversarial = method.endswith(ADVERSARIAL) and not state.called_real
+        if adversarial and state.adversary is None:
+            attack = request.settings.nes.attack(
+                frame, detector.real, seed=request.seed, rng=state.rng("nes")
+            )
+            state.adversary = yield from state.counted(attack, "adversary")
+        explainer = request.settings.explainer(base_name(method))
+        baseline_name = "adversarial" if adversarial else request.baseline or explainer.baseline
+        if adversarial:
+            assert state.adversary is not None
+            baseline = state.adversary.image
+        else:
+            baseline = state.baseline(baseline_name)
+        scene = Scene(baseline, state.regions, state.rng(base_name(method)))
+        asking = explainer.explain(frame, target, scene)
+        attribution = yield from state.counted(asking, "explainer")
+        yield _explanation(state, method, baseline_name, target, log_probs, attribution)
+        state.counts = {}
+
+
+def _detect(frame: FloatArray) -> Generator[Pixels, FloatArray, FloatArray]:
+    answer = yield Pixels(frame[None])
+    log_probs: FloatArray = answer[0]
+    return log_probs
+
+
+def _explanation(
+    state: _Frame,
+    method: str,
+    baseline: str,
+    target: Target,
+    log_probs: FloatArray,
+    attribution: Attribution,
+) -> Explanation:
+    detector, request = state.detector, state.request
+    card = detector.card
+    adversary = state.adversary if baseline == "adversarial" else None
+    scores = attribution.region_scores
+    if scores is None:
+        scores = region_means(attribution.heatmap, state.regions)
+    explainer = request.settings.explainer(base_name(method))
+    settings: dict[str, Any] = {"regions": request.settings.regions, "target": request.target}
+    settings[explainer.name] = options(explainer)
+    if adversary is not None:
+        settings["nes"] = options(request.settings.nes)
+    return Explanation(
+        source=state.picture.source,
+        source_size=state.picture.size,
+        method=method,
+        baseline=baseline,
+        target=target.name,
+        predicted=card.classes[int(log_probs.argmax())],
+        classes=card.classes,
+        real=card.real,
+        scores={
+            name: float(np.exp(np.float64(value)))
+            for name, value in zip(card.classes, log_probs, strict=True)
+        },
+        frame=state.frame,
+        heatmap=attribution.heatmap,
+        region_map=state.regions,
+        region_scores=scores.astype(np.float32),
+        adversary=None if adversary is None else _adversary(adversary),
+        adversarial=None if adversary is None else adversary.image,
+        images=sum(state.counts.values()),
+        image_counts=dict(state.counts),
+        seconds=0.0,
+        seed=request.seed,
+        settings=settings,
+        detector={
+            "name": card.name,
+            "sha256": detector.sha256,
+            "engine": detector.engine.name,
+            "device": detector.engine.device,
+        },
+        versions=_versions(),
+        notes=_notes(state, method, baseline, adversary),
+    )
+
+
+def _adversary(sample: AdversarialSample) -> Adversary:
+    return Adversary(
+        flipped=sample.flipped,
+        steps=sample.steps,
+        images=sample.images,
+        linf=sample.linf,
+        score_before=sample.score_before,
+        score_after=sample.score_after,
+    )
+
+
+def _notes(
+    state: _Frame, method: str, baseline: str, adversary: AdversarialSample | None
+) -> tuple[str, ...]:
+    notes = []
+    if state.called_real:
+        note = "the detector calls this picture real: there is nothing to flip"
+        if method.endswith(ADVERSARIAL):
+            note += f"; {method} hides pixels with the original baseline, {baseline}, instead"
+        notes.append(note)
+    if adversary is not None and not adversary.flipped:
+        notes.append(
+            f"not flipped: the adversarial sample is still called fake after {adversary.steps} "
+            "steps, so what it hides is less than it should be"
+        )
+    height, width = state.picture.size
+    want = state.detector.size
+    if abs(height * want[1] - width * want[0]) > max(height * want[1], width * want[0]) * 0.02:
+        notes.append(
+            f"the picture was stretched from {width}×{height} to {want[1]}×{want[0]}: "
+            "a face crop of the detector's shape explains better"
+        )
+    return tuple(notes)
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    packages = ("whyfake", "numpy", "scipy", "scikit-image")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
