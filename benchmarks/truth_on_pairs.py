@@ -5,7 +5,8 @@
 PAIRS is a folder with `fake/NAME.png` and `mask/NAME.png` (white where the face was manipulated).
 For every frame that the detector calls fake, each method is asked with its default settings, and:
 
-- energy: the share of positive heat inside the mask;
+- energy: the share of positive heat inside the mask; RISE's map has a floor, the mean score, that
+  spreads its heat evenly, so `above` measures the heat of unsigned maps from their minimum;
 - precision: the share of the top region's pixels inside the mask;
 - steps to flip: NES steps (at most 50) until the detector says *real* when only the pixels of
   the top 1, 2 or 3 regions may move; a frame that does not flip counts as 50.
@@ -49,6 +50,7 @@ class Ranking:
     name: str
     heatmap: FloatArray
     regions: list[int]
+    signed: bool = False
 
 
 def centred_gaussian(height: int, width: int) -> FloatArray:
@@ -96,13 +98,15 @@ def study(
         mask_rgb = load_picture(masks / Path(source).name).rgb
         mask = fit_to(mask_rgb, detector.size)[0] > 0.5
         rankings = [
-            Ranking(e.method, e.heatmap, [r["region"] for r in e.regions]) for e in of_frame
+            Ranking(e.method, e.heatmap, [r["region"] for r in e.regions], e.signed)
+            for e in of_frame
         ]
         for ranking in (*rankings, *controls(first.region_map, seed + number)):
             row = {
                 "frame": Path(source).name,
                 "method": ranking.name,
                 "energy": energy_in_mask(ranking.heatmap, mask),
+                "above": energy_above(ranking, mask),
                 "precision": top_region_precision(first.region_map, ranking.regions[0], mask),
                 "area": float(mask.mean()),
                 "steps": {},
@@ -120,6 +124,12 @@ def study(
             sample: AdversarialSample = event.value
             rows[index]["steps"][top] = sample.steps if sample.flipped else None
     return rows, samples
+
+
+def energy_above(ranking: Ranking, mask: NDArray[np.bool_]) -> float:
+    """Energy in the mask, an unsigned map measured from its minimum; NaN if it has no relief."""
+    floor = 0.0 if ranking.signed else ranking.heatmap.min()
+    return energy_in_mask(ranking.heatmap - np.float32(floor), mask)
 
 
 def fate_of_sample(of_frame: list[whyfake.Explanation]) -> dict[str, Any]:
@@ -147,6 +157,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         mine = [row for row in rows if row["method"] == name]
         summary = {
             "energy": statistics.fmean(r["energy"] for r in mine),
+            "above": statistics.fmean(r["above"] for r in mine),
             "precision": statistics.fmean(r["precision"] for r in mine),
         }
         for top in TOPS:
@@ -172,12 +183,12 @@ def print_summary(table: dict[str, dict[str, float]], samples: list[dict[str, An
         f"inside the ball and [0, 1]: {sum(s['inside'] for s in flagged)} of {len(flagged)}"
     )
     print(
-        f"{'method':10} {'energy':>7} {'precision':>10} {'steps top-1':>12} {'flipped':>8} "
+        f"{'method':10} {'energy':>7} {'above':>6} {'precision':>10} {'steps top-1':>12} {'flipped':>8} "
         f"{'top-2':>6} {'top-3':>6} {'sum':>6}"
     )
     for name, row in table.items():
         print(
-            f"{name:10} {row['energy']:7.2f} {row['precision']:10.2f} {row['steps_1']:12.1f} "
+            f"{name:10} {row['energy']:7.2f} {row['above']:6.2f} {row['precision']:10.2f} {row['steps_1']:12.1f} "
             f"{row['flipped_1']:8.0%} {row['steps_2']:6.1f} {row['steps_3']:6.1f} "
             f"{row['steps_sum']:6.1f}"
         )

@@ -7,6 +7,7 @@ import hashlib
 import platform
 import zlib
 from collections.abc import Generator
+from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
 
@@ -146,7 +147,7 @@ def _explanation(
         heatmap=attribution.heatmap,
         region_map=state.regions,
         region_scores=scores.astype(np.float32),
-        adversary=None if adversary is None else _adversary(adversary),
+        adversary=None if adversary is None else _record(adversary),
         adversarial=None if adversary is None else adversary.image,
         images=sum(state.counts.values()),
         image_counts=dict(state.counts),
@@ -164,15 +165,9 @@ def _explanation(
     )
 
 
-def _adversary(sample: AdversarialSample) -> Adversary:
-    return Adversary(
-        flipped=sample.flipped,
-        steps=sample.steps,
-        images=sample.images,
-        linf=sample.linf,
-        score_before=sample.score_before,
-        score_after=sample.score_after,
-    )
+def _record(sample: AdversarialSample) -> Adversary:
+    """What an explanation keeps of its sample beside the image."""
+    return Adversary(**{item.name: getattr(sample, item.name) for item in fields(Adversary)})
 
 
 def _notes(

@@ -72,6 +72,7 @@ class Report:
             f"{card} on {engine.device} ({engine.name}, {engine.lanes} lanes, batch "
             f"{engine.batch}), {', '.join(self._request.methods)}, seed {self._request.seed}",
             style="dim",
+            soft_wrap=True,
         )
         self._bar.start()
         return self

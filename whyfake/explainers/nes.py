@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..explanation import Adversary
 from ..perturbation import FloatArray, NoiseStep
 from .base import check
 
@@ -22,21 +23,14 @@ arXiv 1703.03864)."""
 
 
 @dataclass(frozen=True, eq=False)
-class AdversarialSample:
+class AdversarialSample(Adversary):
     """An image near the frame, and whether the detector calls it *real*.
 
-    `image` (3, h, w) float32 within `linf` of the frame; `score_before`, `score_after`: the
-    probability of *real*; `images`: what it cost. A frame that is called real from the start comes
-    back unchanged, with no steps and `flipped` False.
+    `image` (3, h, w) float32 within `linf` of the frame. A frame that is called real from the start
+    comes back unchanged, with no steps and `flipped` False.
     """
 
     image: FloatArray
-    flipped: bool
-    steps: int
-    images: int
-    linf: float
-    score_before: float
-    score_after: float
 
 
 @dataclass(frozen=True)
