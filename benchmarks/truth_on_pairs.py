@@ -190,8 +190,8 @@ def print_summary(table: dict[str, dict[str, float]], samples: list[dict[str, An
     for name, row in table.items():
         print(
             f"{name:10} {row['energy']:7.2f} {row['above']:6.2f} {row['precision']:10.2f} "
-            f"{row['steps_1']:12.1f} {row['flipped_1']:8.0%} {row['steps_2']:6.1f} {row['steps_3']:6.1f} "
-            f"{row['steps_sum']:6.1f}"
+            f"{row['steps_1']:12.1f} {row['flipped_1']:8.0%} {row['steps_2']:6.1f} "
+            f"{row['steps_3']:6.1f} {row['steps_sum']:6.1f}"
         )
 
 
