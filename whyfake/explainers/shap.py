@@ -54,7 +54,7 @@ class Shap:
         answer = yield RegionMix(ends, tree.labels(), scene.baseline)
         f00, f11 = target.score(answer, self.score)
         queue = _Queue(scene.rng)
-        queue.push(_Part(0, np.zeros(1, np.uint8), f00, f11, 1.0))
+        queue.push(_Part(0, np.packbits(ends[0]), 1, f00, f11, 1.0))
         asked = 2
         while queue and self.samples - asked >= 2:
             parts: list[_Part] = []
@@ -80,12 +80,15 @@ class Shap:
         return Attribution(tree.heatmap())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Part:
-    """A node in a context: `visible` blocks around it, scores without and with the node."""
+    """A node in a context: which of `blocks` blocks are visible around it, a bit each (there are
+    many parts), and the scores without and with the node.
+    """
 
     node: int
     visible: NDArray[np.uint8]
+    blocks: int
     f_without: float
     f_with: float
     weight: float
@@ -100,14 +103,15 @@ def _children(
 ) -> list[_Part]:
     """Both halves of a part, each without and with the other half visible, at half its weight."""
     left, right = tree.children[part.node]
-    (with_left, with_right), (f10, f01) = codes, scores
+    f10, f01 = scores
     half = part.weight / 2
-    around = tree.widen(part.visible)
+    around, blocks = np.packbits(tree.widen(part)), codes.shape[1]
+    with_left, with_right = np.packbits(codes, axis=1)
     return [
-        _Part(left, around, part.f_without, f10, half),
-        _Part(right, around, part.f_without, f01, half),
-        _Part(left, with_right, f01, part.f_with, half),
-        _Part(right, with_left, f10, part.f_with, half),
+        _Part(left, around, blocks, part.f_without, f10, half),
+        _Part(right, around, blocks, part.f_without, f01, half),
+        _Part(left, with_right, blocks, f01, part.f_with, half),
+        _Part(right, with_left, blocks, f10, part.f_with, half),
     ]
 
 
@@ -179,19 +183,19 @@ class _Tree:
         self.credit += [0.0, 0.0]
         return True
 
-    def widen(self, visible: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A context over the blocks of its time, over those of now."""
-        origin = self._origins.get(len(visible))
+    def widen(self, part: _Part) -> NDArray[np.uint8]:
+        """A part's context, which is over the blocks of its time, over those of now."""
+        origin = self._origins.get(part.blocks)
         if origin is None:
-            found = list(range(len(visible)))
-            for source in self._cut_from[len(visible) :]:
+            found = list(range(part.blocks))
+            for source in self._cut_from[part.blocks :]:
                 found.append(found[source])
-            origin = self._origins[len(visible)] = np.array(found)
-        return visible[origin]
+            origin = self._origins[part.blocks] = np.array(found)
+        return np.unpackbits(part.visible, count=part.blocks)[origin]
 
     def halves(self, part: _Part) -> NDArray[np.uint8]:
         """Codes (2, blocks): the part's context with its left half visible, with its right half."""
-        codes = np.repeat(self.widen(part.visible)[None], 2, axis=0)
+        codes = np.repeat(self.widen(part)[None], 2, axis=0)
         for row, child in enumerate(self.children[part.node]):
             codes[row, self._blocks(child)] = 1
         return codes
