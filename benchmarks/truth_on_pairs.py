@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import whyfake
-from whyfake.evaluate import energy_in_mask, top_region_precision
+from whyfake.evaluate import energy_above_floor, energy_in_mask, top_region_precision
 from whyfake.explainers import AdversarialSample, Nes, region_means
 from whyfake.media import fit_to, load_picture
 from whyfake.perturbation import FloatArray, NoiseStep
@@ -107,7 +107,7 @@ def study(
                 "frame": Path(source).name,
                 "method": ranking.name,
                 "energy": energy_in_mask(ranking.heatmap, mask),
-                "above": energy_above(ranking, mask),
+                "above": energy_above_floor(ranking.heatmap, mask, signed=ranking.signed),
                 "precision": top_region_precision(first.region_map, ranking.regions[0], mask),
                 "area": float(mask.mean()),
                 "steps": {},
@@ -125,12 +125,6 @@ def study(
             sample: AdversarialSample = event.value
             rows[index]["steps"][top] = sample.steps if sample.flipped else None
     return rows, samples
-
-
-def energy_above(ranking: Ranking, mask: NDArray[np.bool_]) -> float:
-    """Energy in the mask, an unsigned map measured from its minimum; NaN if it has no relief."""
-    floor = 0.0 if ranking.signed else ranking.heatmap.min()
-    return energy_in_mask(ranking.heatmap - np.float32(floor), mask)
 
 
 def fate_of_sample(of_frame: list[whyfake.Explanation]) -> dict[str, Any]:

@@ -57,7 +57,10 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class DetectorCard:
-    """Input, output, class names and which of them mean *real*. `from_dict` checks it."""
+    """Input, output, class names and which of them mean *real*. `from_dict` checks it.
+
+    `notice` is shown to whoever uses the detector.
+    """
 
     name: str
     input: InputSpec
@@ -67,6 +70,7 @@ class DetectorCard:
     crop_margin: float | None = None
     source: str = ""
     license: str = ""
+    notice: str = ""
     schema: int = 1
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -117,6 +121,7 @@ class DetectorCard:
             crop_margin=None if margin is None else float(margin),
             source=reader.take("source", str, ""),
             license=reader.take("license", str, ""),
+            notice=reader.take("notice", str, ""),
             extra=reader.rest(),
         )
         card._check_classes(where)

@@ -43,6 +43,17 @@ Card = Annotated[
     Path | None,
     typer.Option(help="Detector card (JSON), in place of the one in the model or beside it."),
 ]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--detector",
+        "-d",
+        help="An ONNX file with its card, or bundled: the demonstration detector that comes along.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU cores to use; all by default.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 
 
@@ -65,7 +76,7 @@ def _options(
 
 
 @app.command(
-    epilog="Examples: [bold]whyfake explain face.png -d detector.onnx[/]   |   "
+    epilog="Examples: [bold]whyfake explain face.png[/]   |   "
     "[bold]whyfake explain frames/*.png -d detector.onnx -m all -o out --seed 7[/]   |   "
     "[bold]whyfake explain face.png -d detector.onnx -m rise --json | jq .regions[0][/]"
 )
@@ -73,9 +84,7 @@ def explain(
     pictures: Annotated[
         list[Path], typer.Argument(help="Face crops: picture files, or folders of them.")
     ],
-    detector: Annotated[
-        Path, typer.Option("--detector", "-d", help="The detector, an ONNX file with its card.")
-    ],
+    detector: Model = "bundled",
     method: Annotated[
         str,
         typer.Option("--method", "-m", help="One or several, comma-separated; or all."),
@@ -99,11 +108,9 @@ def explain(
     samples: Annotated[
         int | None, typer.Option(min=4, help="Images each method may ask for (not NES).")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU cores to use; all by default.")
-    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = None,
     preset: Annotated[str, typer.Option(help="Settings to start from: default or paper.")] = (
         "default"
     ),
@@ -143,9 +150,40 @@ def explain(
         raise typer.Exit(1)
 
 
+@app.command(
+    epilog="Examples: [bold]whyfake demo --open[/]   |   "
+    "[bold]whyfake demo -d detector.onnx --out my-demo --json | jq .findings[/]"
+)
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for page and pictures.")] = Path(
+        "whyfake-demo"
+    ),
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    detector: Model = "bundled",
+    seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = None,
+    json: AsJson = False,
+) -> None:
+    """Forge a portrait, ask why it is called fake, and hold the answers to the truth."""
+    from .demo import demo_request, run_demo
+    from .results import Results
+    from .runtime import load_detector
+    from .terminal import Report, open_page, print_demo
+
+    request = demo_request(seed)
+    with load_detector(detector, device=device, threads=threads) as opened:
+        results = Results(out)
+        with Report(1, request, opened, as_json=json) as report:
+            found = run_demo(opened, request, results, report.tick)
+    print_demo(found, as_json=json)
+    if show:
+        open_page(found.page)
+
+
 @app.command(epilog="Example: [bold]whyfake inspect detector.onnx --json[/]")
 def inspect(
-    model: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    model: Annotated[str, typer.Argument(help="An ONNX file, or bundled.")],
     card: Card = None,
     json: AsJson = False,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .card import find_card
 from .errors import CardError
+from .models import model_file
 from .onnx_graph import GraphInfo, fit, load_graph, score_columns
 
 
@@ -15,7 +16,7 @@ def inspect_model(model: str | Path, card: str | Path | None = None) -> dict[str
 
     Raises DetectorError where the file is no ONNX model at all.
     """
-    path = Path(model)
+    path = model_file(model)
     _, info = load_graph(path)
     report: dict[str, Any] = {
         "model": str(model),

@@ -25,6 +25,7 @@ from .batch import Failure, PictureDone, Saved
 from .explainers import ADVERSARIAL, EXPLAINERS, options
 
 if TYPE_CHECKING:
+    from .demo import Demo
     from .explanation import Explanation
     from .request import Request
     from .runtime import Detector
@@ -74,6 +75,10 @@ class Report:
             style="dim",
             soft_wrap=True,
         )
+        if self._detector.card.notice:
+            self._error.print(
+                Text(f"note: {self._detector.card.notice}"), style="yellow", soft_wrap=True
+            )
         self._bar.start()
         return self
 
@@ -173,6 +178,33 @@ def flipped_in_words(explanation: Explanation) -> str:
             return f"yes, {steps} step{'s' if steps != 1 else ''}"
         return "NO"
     return "nothing to flip" if explanation.called_real else "–"
+
+
+def print_demo(demo: Demo, *, as_json: bool) -> None:
+    """Print what the demonstration found, and where its page is."""
+    if as_json:
+        print(json.dumps(demo.to_dict(), ensure_ascii=False))
+        return
+    console = _stdout()
+    p_fake = ", ".join(f"{name} {p:.1%}" for name, p in demo.p_fake.items())
+    console.print(f"P(fake): {p_fake}; {demo.area:.0%} of the frame is forged")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("method")
+    for name in ("heat in the true region", "over chance", "images", "seconds"):
+        table.add_column(name, justify="right")
+    for row in demo.findings:
+        cells = f"{row.energy:.0%}", f"{row.gain:.1f}×", f"{row.images:,}", f"{row.seconds:.1f}"
+        table.add_row(row.method, *cells)
+    console.print(table)
+    console.print(f"look at {demo.page}", soft_wrap=True)
+
+
+def open_page(path: str) -> None:
+    """Show a page in the user's browser, or say that there is none."""
+    import webbrowser
+
+    if not webbrowser.open(Path(path).as_uri()):
+        Console(stderr=True, highlight=False).print("no browser found here", style="yellow")
 
 
 def print_inspection(report: dict[str, Any], *, as_json: bool) -> None:

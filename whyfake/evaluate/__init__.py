@@ -1,5 +1,15 @@
-"""Does an explanation tell the truth? Metrics of explanations against what is known to be true."""
+"""Does an explanation tell the truth? Forgeries with a known mask, and metrics against it."""
 
-from .localisation import energy_in_mask, top_region_precision
+from .forge import Forgery, SelfBlend, ellipse_mask, landmark_mask, self_blend
+from .localisation import energy_above_floor, energy_in_mask, top_region_precision
 
-__all__ = ["energy_in_mask", "top_region_precision"]
+__all__ = [
+    "Forgery",
+    "SelfBlend",
+    "ellipse_mask",
+    "energy_above_floor",
+    "energy_in_mask",
+    "landmark_mask",
+    "self_blend",
+    "top_region_precision",
+]

@@ -26,3 +26,13 @@ def top_region_precision(
 ) -> float:
     """The share of one region's pixels that lie inside the mask, in [0, 1]."""
     return float(mask[region_map == region].mean())
+
+
+def energy_above_floor(heatmap: FloatArray, mask: NDArray[np.bool_], *, signed: bool) -> float:
+    """Energy in the mask as heat is drawn: an unsigned map is measured from its minimum.
+
+    RISE's map is a mean score everywhere, with a relief on it; measured from zero, the mean would
+    drown the relief. A signed map (LIME, SHAP) has its own zero. NaN if there is no relief.
+    """
+    floor = np.float32(0) if signed else heatmap.min()
+    return energy_in_mask(heatmap - floor, mask)

@@ -1,5 +1,6 @@
-"""Pictures out: heat over the frame, for one explanation or for several methods side by side."""
+"""Pictures out: heat over the frame, methods side by side, and pages of them."""
 
 from .overlay import overlay, png_bytes, strip
+from .page import Section, Tile, page
 
-__all__ = ["overlay", "png_bytes", "strip"]
+__all__ = ["Section", "Tile", "overlay", "page", "png_bytes", "strip"]

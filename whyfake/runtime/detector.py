@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..card import DetectorCard, find_card
 from ..errors import DetectorError
+from ..models import BUNDLED, model_file
 from ..onnx_graph import PIXELS, SCORES, check_one_column, fit, load_graph, pixels_to_scores
 from ..perturbation import FloatArray, PerturbationBatch, Scratch
 from .engine import Engine
@@ -220,7 +221,7 @@ def _undo(
 
 
 def load_detector(
-    model: str | Path,
+    model: str | Path = BUNDLED,
     *,
     card: str | Path | DetectorCard | None = None,
     device: str = "auto",
@@ -229,11 +230,12 @@ def load_detector(
 ) -> Detector:
     """Open an ONNX detector, ready to be asked.
 
-    `card` overrides the card in the file or beside it. `device` is auto, cpu, cuda or cuda:N;
+    `model` is an ONNX file, or `bundled` (the default), the demonstration detector that comes with
+    whyfake. `card` overrides the card in the file or beside it. `device` is auto, cpu, cuda or cuda:N;
     `threads` the CPU cores to use (all); `batch` the engine's batch size. Costs no images. Raises
     DetectorError, CardError, EngineError, MissingExtraError, UsageError.
     """
-    path = Path(model)
+    path = model_file(model)
     graph, info = load_graph(path)
     if isinstance(card, DetectorCard):
         card = DetectorCard.from_dict(card.to_dict(), card.name)  # checked like one from a file

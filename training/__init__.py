@@ -1,0 +1,1 @@
+"""Trains the detector that whyfake ships, on self-blended faces: `python -m training --help`."""
