@@ -54,9 +54,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("faces", type=Path)
     parser.add_argument("--run", type=Path, required=True, help="folder of this run")
     parser.add_argument("--out", type=Path, help="where the ONNX file goes (RUN/detector.onnx)")
-    parser.add_argument(
-        "--data", type=Path, help="folder with ffpp_pairs/, videos/, face_detector/"
-    )
+    parser.add_argument("--data", type=Path, help="ffpp_pairs/, videos/ and face_detector/")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=2, help="processes that forge faces")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -26,6 +26,7 @@ from .pairs import make_plain_pair
 
 NAME = "whyfake-sbi-128"
 FALSE_ALARMS = 0.05  # on unseen identities' real faces, at the shipped threshold
+CALIBRATION_ROUND = 2_000_000  # a key that no training round has
 NOTICE = (
     "the bundled detector is for demonstration: small, trained on self-blended faces, "
     "no evidence about any real picture (docs/bundled-detector.md)"
@@ -44,9 +45,8 @@ def score_pairs(
     network: nn.Module, faces: list[Face], recipe: Recipe, repeats: int, device: torch.device
 ) -> tuple[Scores, Scores]:
     """Logits of real and forged faces, undegraded: (repeats·faces,) each, face by face."""
-    keys = [
-        [recipe.seed, 2_000_000 + turn, i] for turn in range(repeats) for i in range(len(faces))
-    ]
+    turns = range(CALIBRATION_ROUND, CALIBRATION_ROUND + repeats)
+    keys = [[recipe.seed, turn, i] for turn in turns for i in range(len(faces))]
     pairs = [make_plain_pair(faces[key[-1]], key, recipe.size, SelfBlend()) for key in keys]
     sides = (np.stack([p.real for p in pairs]), np.stack([p.fake for p in pairs]))
     real, fake = (logits_of(network, torch.from_numpy(side), device) for side in sides)

@@ -1,4 +1,4 @@
-"""A folder of real faces with landmarks, split by identity, cropped as a detector would see them."""
+"""A folder of real faces with landmarks: split by identity, cropped as a detector sees them."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from .metrics import accuracy, auc, false_alarms, found, interval
 from .pairs import make_pair, make_plain_pair
 
 METRICS = {"auc": auc, "accuracy": accuracy, "false_alarms": false_alarms, "found": found}
+TEST_ROUND = 3_000_000  # a key that no training round has
 VIDEO_STEP = 15  # frames
 
 
@@ -75,7 +76,8 @@ def unseen(folder: Path, recipe: Recipe, *, hard: bool) -> Labelled:
     """
     faces = read_faces(folder, "test", recipe.seed)
     make, name = (make_pair, "degraded") if hard else (make_plain_pair, "plain")
-    keys = [[recipe.seed, 3_000_000 + turn, i] for turn in range(2) for i in range(len(faces))]
+    turns = range(TEST_ROUND, TEST_ROUND + 2)
+    keys = [[recipe.seed, turn, i] for turn in turns for i in range(len(faces))]
     pairs = [make(faces[key[-1]], key, recipe.size, SelfBlend()) for key in keys]
     sides = [p.real for p in pairs] + [p.fake for p in pairs]
     return Labelled(
@@ -112,7 +114,7 @@ def together(name: str, sets: Sequence[Labelled]) -> Labelled:
 
 
 def videos(data: Path, margin: float) -> list[Labelled]:
-    """Every 15th frame of each clip, its largest face found and cropped as the detector wants it."""
+    """Every 15th frame of each clip: its largest face, cropped at the detector's margin."""
     finder = cv2.FaceDetectorYN.create(
         str(data / "face_detector" / "face_detection_yunet_2023mar.onnx"), "", (320, 320)
     )

@@ -48,6 +48,7 @@ class Network(nn.Module):
         self.fake = nn.Linear(2 * d, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of *fake* (N,) and of *where* (N, S/8, S/8)."""
         places = self.coarse(self.middle(self.fine(x)))
         return self._decide(places), self.where(places)[:, 0]
 

@@ -1,4 +1,4 @@
-"""The demonstration: forge a portrait, ask why it is called fake, and hold the answer to the truth."""
+"""The demonstration: forge a portrait, ask why it is called fake, hold the answer to the truth."""
 
 from __future__ import annotations
 
@@ -122,9 +122,8 @@ def _judge(
 ) -> Demo:
     """Ask for the three pictures' scores, and measure each method's heat against the truth."""
     first = found[0].explanation
-    truth = (
-        fit_to(np.repeat(forgery.region[..., None] * np.uint8(255), 3, 2), detector.size)[0] > 0.5
-    )
+    region = np.repeat(forgery.region[..., None], 3, axis=2) * np.uint8(255)
+    truth = fit_to(region, detector.size)[0] > 0.5
     area = float(truth.mean())
     shown = {
         "original": fit_to(forgery.original, detector.size),
@@ -174,8 +173,8 @@ def _page(demo: Demo, first: Explanation, notice: str) -> str:
         fate = "called real" if sample["flipped"] else "NOT flipped: still called fake"
         lines = (
             f"P(fake) {demo.p_fake['adversarial']:.1%}, {fate}",
-            f"{sample['steps']} steps of NES, {sample['images']:,} images, no pixel changed by more "
-            f"than {sample['linf'] * 255:.0f} of 255",
+            f"{sample['steps']} steps of NES, {sample['images']:,} images",
+            f"no pixel changed by more than {sample['linf'] * 255:.0f} of 255",
         )
         pictures.append(Tile("adversarial.png", "Adversarial sample", lines))
     warnings += first.notes
@@ -220,4 +219,5 @@ def _page(demo: Demo, first: Explanation, notice: str) -> str:
 
 def _bytes_of(frame: FloatArray) -> NDArray[np.uint8]:
     """A frame (3, h, w) in [0, 1] as uint8 RGB (h, w, 3)."""
-    return np.rint(frame.transpose(1, 2, 0) * 255).clip(0, 255).astype(np.uint8)
+    pixels = np.rint(frame.transpose(1, 2, 0) * 255).clip(0, 255)
+    return np.asarray(pixels, np.uint8)

@@ -188,9 +188,7 @@ def landmark_mask(
     if part == "face":  # the hull of jaw and brows, raised over the brows by a part of their height
         brows, chin = points[17:27], points[8]
         chosen = np.concatenate([chosen, brows + 0.25 * (brows - chin) * [0, 1]])
-    elif (
-        len(chosen) < 30
-    ):  # landmarks lie on eyes, nose and mouth: a swap takes the skin around too
+    elif part in ("eyes", "nose", "mouth"):  # a swap takes the skin around them too
         centre = chosen.mean(axis=0)
         chosen = centre + 1.4 * (chosen - centre)
     mask = np.zeros(size, np.uint8)
@@ -209,7 +207,7 @@ def ellipse_mask(
         raise UsageError(f"the radii of an ellipse must be positive, got {radii}")
     rows, columns = np.indices(size)
     inside = np.hypot((rows - centre[0]) / radii[0], (columns - centre[1]) / radii[1]) <= 1
-    return inside.astype(np.float32)
+    return np.asarray(inside, np.float32)
 
 
 def self_blend(

@@ -231,9 +231,9 @@ def load_detector(
     """Open an ONNX detector, ready to be asked.
 
     `model` is an ONNX file, or `bundled` (the default), the demonstration detector that comes with
-    whyfake. `card` overrides the card in the file or beside it. `device` is auto, cpu, cuda or cuda:N;
-    `threads` the CPU cores to use (all); `batch` the engine's batch size. Costs no images. Raises
-    DetectorError, CardError, EngineError, MissingExtraError, UsageError.
+    whyfake. `card` overrides the card in the file or beside it. `device` is auto, cpu, cuda or
+    cuda:N; `threads` the CPU cores to use (all); `batch` the engine's batch size. Costs no images.
+    Raises DetectorError, CardError, EngineError, MissingExtraError, UsageError.
     """
     path = model_file(model)
     graph, info = load_graph(path)
