@@ -1,62 +1,50 @@
-"""Makes the pictures of the README: a forged portrait that may be shown, and its explanations.
+"""Makes the pictures of the README from a demonstration: `python docs/make_pictures.py`.
 
-    python docs/make_pictures.py DETECTOR.onnx
-
-The portrait is NASA's of Eileen Collins (public domain, shipped with scikit-image). The forgery is
-a self-blend: inside a soft ellipse, the face is replaced by a copy of itself that went through a
-third of its resolution, the way face-swap networks of low resolution leave their traces.
+The screenshot of the page needs Chromium.
 """
 
 from __future__ import annotations
 
-import argparse
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
-import cv2
-import numpy as np
-import skimage.data
-from numpy.typing import NDArray
-
-import whyfake
+from whyfake import load_detector
+from whyfake.demo import demo_request, run_demo
 from whyfake.files import write_file
-from whyfake.report import overlay, png_bytes, strip
+from whyfake.results import Results
 
-SIDE = 256
-CENTRE, RADII = (128, 122), (70, 52)  # of the face in the crop: row, column
-METHODS = ["lime-adv", "shap-adv", "sobol-adv", "rise-adv"]
-
-
-def portrait() -> NDArray[np.uint8]:
-    """The face of the portrait, uint8 RGB (256, 256, 3)."""
-    crop = skimage.data.astronaut()[0:220, 120:340]
-    enlarged: NDArray[np.uint8] = cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-    return enlarged
-
-
-def forge(face: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The face with its inside at a third of its resolution, blended softly."""
-    third = cv2.resize(face, (SIDE // 3, SIDE // 3), interpolation=cv2.INTER_AREA)
-    smooth = cv2.resize(third, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-    rows, columns = np.indices((SIDE, SIDE))
-    radius = np.hypot((rows - CENTRE[0]) / RADII[0], (columns - CENTRE[1]) / RADII[1])
-    inside = np.clip(1.6 - 1.28 * radius, 0, 1)[..., None]
-    mixed = face * (1 - inside) + smooth * inside
-    return np.asarray(mixed.round().clip(0, 255), np.uint8)
+IMAGES = Path(__file__).parent / "images"
+PICTURES = {
+    "forged.png": "forgery.png",
+    "overlay.png": "forgery/lime-adv/overlay.png",
+    "strip.png": "forgery/strip.png",
+}
 
 
 def main() -> None:
-    """Write portrait, forgery, overlay and strip to docs/images."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("detector", type=Path)
-    options = parser.parse_args()
-    folder = Path(__file__).parent / "images"
-    face = portrait()
-    write_file(folder / "portrait.png", png_bytes(face))
-    write_file(folder / "forged.png", png_bytes(forge(face)))
-    with whyfake.load_detector(options.detector, device="cpu") as detector:
-        found = list(whyfake.explain_many(detector, [folder / "forged.png"], method=METHODS))
-    write_file(folder / "overlay.png", png_bytes(overlay(found[0])))
-    write_file(folder / "strip.png", png_bytes(strip(found)))
+    """Run the demonstration and copy what the README shows to docs/images."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with load_detector(device="cpu") as detector:
+            run_demo(detector, demo_request(seed=0), Results(folder))
+        for target, source in PICTURES.items():
+            write_file(IMAGES / target, (folder / source).read_bytes())
+        write_file(IMAGES / "demo.png", screenshot(folder / "index.html", 1240, 1330))
+
+
+def screenshot(path: Path, width: int, height: int) -> bytes:
+    """A page as Chromium draws it, a PNG."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        raise SystemExit("no Chromium found: apt-get install chromium")
+    target = path.with_name("screenshot.png")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
+    flags += ["--disable-background-networking", f"--window-size={width},{height}"]
+    command = [browser, *flags, f"--screenshot={target}", path.as_uri()]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    return target.read_bytes()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ FULL: dict[str, Any] = {
     "crop_margin": 1.3,
     "source": "https://example.org/größe",
     "license": "MIT",
+    "notice": "untested on phones",
     "parity": {"max_difference": 1e-6},
 }
 ONE_LOGIT = make_card((8, 12), output={"activation": "sigmoid", "positive": "fake"})
@@ -141,6 +142,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("crop_margin", True, "'crop_margin' must be a number, got True"),
     ("source", ["here"], "'source' must be a text"),
     ("license", {}, "'license' must be a text"),
+    ("notice", 3, "'notice' must be a text"),
     ("parity", {"worst": float("nan")}, "'parity' is not plain JSON"),
 ]
 

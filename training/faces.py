@@ -71,6 +71,9 @@ def _rows(path: Path) -> dict[str, NDArray[np.float32]]:
         rows = {line[0]: np.array(line[1:], np.float32).reshape(68, 2) for line in lines}
     except (OSError, ValueError, IndexError) as error:
         raise FolderError(f"{path}: wanted 'file' and 68 landmarks a line: {error}") from None
+    for name, landmarks in rows.items():
+        if not np.isfinite(landmarks).all() or not np.ptp(landmarks, axis=0).min() > 1:
+            raise FolderError(f"{path}: the landmarks of {name} span no face")
     if len({identity_of(name) for name in rows}) < 20:
         raise FolderError(f"{path}: wanted faces of 20 identities or more, to split by identity")
     return rows

@@ -38,8 +38,8 @@ class Recipe:
     size: int = 128
     rounds: int = 100
     passes: int = 2  # over the pairs of a round; every second one is mirrored
-    batch: int = 32  # pairs
-    rate: float = 2e-3
+    batch: int = 16  # pairs
+    rate: float = 1.5e-3
     decay: float = 0.02
     where_weight: float = 1.0
     pair_weight: float = 1.0  # of the fake scoring above the real one of its own pair
@@ -159,6 +159,7 @@ class Fit:
         steps = len(pairs) // self.recipe.batch
         total = steps * self.recipe.passes * self.recipe.rounds
         self.network.train()
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.turn)  # dropout, resumed or not
         for batch in loader(pairs, self.recipe, shuffle=True, workers=self.workers):
             batches.append(batch)
             losses.append(self._learn(batch, total))
@@ -214,6 +215,10 @@ def fit(faces_folder: Path, run: Path, recipe: Recipe, device: str, workers: int
     """Train, or go on where a run stopped, until its rounds are done."""
     train = read_faces(faces_folder, "train", recipe.seed)
     held_out = read_faces(faces_folder, "validation", recipe.seed)
+    if len(train) < recipe.batch:
+        raise FolderError(
+            f"{faces_folder}: {len(train)} faces to train on are fewer than a batch, {recipe.batch}"
+        )
     state = Fit(run, recipe, device, workers)
     if state.turn >= recipe.rounds:
         return state

@@ -33,12 +33,13 @@ HOW = SelfBlend(colour=30.0, detail=0.35, ratios=(1.0,), side=0.0)
 class Finding:
     """How much of a method's heat lies in the true region: `energy`, and `gain` over chance.
 
+    Both are None where there is no heat at all, as with a detector whose score does not move.
     `images` are those of the method alone; the adversarial sample is counted once for all.
     """
 
     method: str
-    energy: float
-    gain: float
+    energy: float | None
+    gain: float | None
     images: int
     seconds: float
     folder: str
@@ -141,8 +142,8 @@ def _judge(
         findings.append(
             Finding(
                 method=explanation.method,
-                energy=energy,
-                gain=energy / area,
+                energy=None if np.isnan(energy) else energy,
+                gain=None if np.isnan(energy) else energy / area,
                 images=explanation.image_counts["explainer"],
                 seconds=explanation.seconds,
                 folder=saved.folder.relative_to(folder).as_posix(),
@@ -182,10 +183,7 @@ def _page(demo: Demo, first: Explanation, notice: str) -> str:
         Tile(
             f"{finding.folder}/overlay.png",
             finding.method,
-            (
-                f"{finding.energy:.0%} of the heat in the true region, {finding.gain:.1f}× chance",
-                f"{finding.images:,} images",
-            ),
+            (_in_words(finding), f"{finding.images:,} images"),
             share=finding.energy,
             mark=demo.area,
         )
@@ -200,8 +198,9 @@ def _page(demo: Demo, first: Explanation, notice: str) -> str:
         ),
         Section(
             "What each method answers",
-            "Hidden pixels show the adversarial sample. Bar: the share of heat inside the true "
-            "region; line: the region's share of the frame, which is what chance would give.",
+            ("Hidden pixels show the adversarial sample. " if demo.adversary else "")
+            + "Bar: the share of heat inside the true region, measured from the bottom of the "
+            "colour scale; line: the region's share of the frame, which is what chance would give.",
             answers,
         ),
     ]
@@ -215,6 +214,12 @@ def _page(demo: Demo, first: Explanation, notice: str) -> str:
     said = "fake" if not first.called_real else "real"
     lead = [f"The forgery is called {said}. Do the explanations point at what was forged?"]
     return page("Why is this portrait called fake?", lead, sections, warnings, facts)
+
+
+def _in_words(finding: Finding) -> str:
+    if finding.energy is None or finding.gain is None:
+        return "no heat: the score does not move"
+    return f"{finding.energy:.0%} of the heat in the true region, {finding.gain:.1f}× chance"
 
 
 def _bytes_of(frame: FloatArray) -> NDArray[np.uint8]:

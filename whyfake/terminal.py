@@ -193,8 +193,9 @@ def print_demo(demo: Demo, *, as_json: bool) -> None:
     for name in ("heat in the true region", "over chance", "images", "seconds"):
         table.add_column(name, justify="right")
     for row in demo.findings:
-        cells = f"{row.energy:.0%}", f"{row.gain:.1f}×", f"{row.images:,}", f"{row.seconds:.1f}"
-        table.add_row(row.method, *cells)
+        energy = "none" if row.energy is None else f"{row.energy:.0%}"
+        gain = "–" if row.gain is None else f"{row.gain:.1f}×"
+        table.add_row(row.method, energy, gain, f"{row.images:,}", f"{row.seconds:.1f}")
     console.print(table)
     console.print(f"look at {demo.page}", soft_wrap=True)
 

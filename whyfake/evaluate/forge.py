@@ -52,6 +52,8 @@ class Forgery:
 class SelfBlend:
     """How far the copy may differ from the face; each difference is drawn evenly from its range.
 
+    One side of the blend is recoloured, and squeezed through a lower resolution or sharpened.
+
     `colour` is the largest shift of a channel in 0 … 255; `contrast` of gain and saturation, as a
     share; `scale` and `shift` of the copy's place, as shares of its size and of the mask's width;
     `detail` the lowest share of its resolution that a copy is squeezed through; `ratios` the
@@ -64,41 +66,42 @@ class SelfBlend:
     contrast: float = 0.2
     scale: float = 0.05
     shift: float = 0.04
-    detail: float = 0.3
+    detail: float = 0.25
     ratios: tuple[float, ...] = (0.5, 0.75, 1.0, 1.0, 1.0)
     blur: tuple[float, float] = (0.02, 0.12)
     warp: float = 0.06
     side: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("detail", "side"):
-            if not 0 <= getattr(self, name) <= 1 or (name == "detail" and self.detail == 0):
-                raise UsageError(f"SelfBlend: {name} must lie in (0, 1], got {getattr(self, name)}")
+        limits = {"colour": 255, "contrast": 1, "scale": 0.5, "shift": 1, "warp": 1, "side": 1}
+        for name, most in limits.items():
+            if not 0 <= getattr(self, name) <= most:
+                got = getattr(self, name)
+                raise UsageError(f"SelfBlend: {name} must lie in [0, {most}], got {got}")
+        if not 0 < self.detail <= 1:
+            raise UsageError(f"SelfBlend: detail must lie in (0, 1], got {self.detail}")
         if not self.ratios or not all(0 < ratio <= 1 for ratio in self.ratios):
             raise UsageError(f"SelfBlend: ratios must lie in (0, 1], got {self.ratios}")
-        if not 0 <= self.blur[0] <= self.blur[1]:
-            raise UsageError(f"SelfBlend: blur must be a rising range, got {self.blur}")
-        for name in ("colour", "contrast", "scale", "shift", "warp"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"SelfBlend: {name} must not be negative")
+        if len(self.blur) != 2 or not 0 <= self.blur[0] <= self.blur[1] <= 1:
+            raise UsageError(f"SelfBlend: blur must be a rising range in [0, 1], got {self.blur}")
 
     def forge(self, face: Rgb, mask: FloatArray, rng: np.random.Generator) -> Forgery:
         """Blend `face`, uint8 RGB (H, W, 3), with a changed copy of itself under `mask` (H, W).
 
         The mask, 0 to 1, is roughened, softened and weakened by a drawn ratio; the one returned is
         the one that was used. The same generator state gives the same forgery. Raises UsageError
-        for shapes that do not fit and for a mask that is empty.
+        for shapes that do not fit, and for a mask that is empty or was moved off the face.
         """
         _check(face, mask)
         width = float(np.sqrt((mask > 0.5).sum()))
-        soft = self._soften(mask, width, rng)
+        soft = _something(self._soften(mask, width, rng))
         copy, around = face, face
         if rng.random() < self.side:
             around = self._recolour(self._resample(face, rng), rng)
         else:
             copy = self._recolour(self._resample(face, rng), rng)
         copy, soft = self._move(copy, soft, width, rng)
-        soft = (soft * rng.choice(self.ratios)).astype(np.float32)
+        soft = (_something(soft) * rng.choice(self.ratios)).astype(np.float32)
         return Forgery(_mix(around, copy, soft), around, soft)
 
     def _soften(self, mask: FloatArray, width: float, rng: np.random.Generator) -> FloatArray:
@@ -119,21 +122,18 @@ class SelfBlend:
         return np.where(soft < 1 / 255, 0, np.clip(soft, 0, 1)).astype(np.float32)
 
     def _resample(self, face: Rgb, rng: np.random.Generator) -> Rgb:
-        """The face squeezed through a lower resolution, sharpened, or as it is."""
+        """The face squeezed through a lower resolution, or sharpened."""
         import cv2
 
-        kind = rng.integers(3)
-        if kind == 0:
-            share = rng.uniform(self.detail, 1.0)
+        if rng.random() < 0.6:
+            share = rng.uniform(self.detail, max(self.detail, 0.7))
             rows, columns = (max(8, round(side * share)) for side in face.shape[:2])
             small = cv2.resize(face, (columns, rows), interpolation=cv2.INTER_AREA)
             how = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[rng.integers(2)]
             return np.asarray(cv2.resize(small, face.shape[1::-1], interpolation=how))
-        if kind == 1:
-            blurred = cv2.GaussianBlur(face, (0, 0), rng.uniform(0.8, 1.6))
-            amount = rng.uniform(0.2, 0.9)
-            return np.asarray(cv2.addWeighted(face, 1 + amount, blurred, -amount, 0))
-        return face
+        blurred = cv2.GaussianBlur(face, (0, 0), rng.uniform(0.8, 1.6))
+        amount = rng.uniform(0.3, 1.0)
+        return np.asarray(cv2.addWeighted(face, 1 + amount, blurred, -amount, 0))
 
     def _recolour(self, face: Rgb, rng: np.random.Generator) -> Rgb:
         """The face with its channels shifted, its contrast and its saturation changed."""
@@ -180,8 +180,8 @@ def landmark_mask(
     import cv2
 
     points = np.asarray(landmarks, np.float64)
-    if points.shape != (68, 2) or not np.isfinite(points).all():
-        raise UsageError(f"wanted 68 finite landmarks (68, 2), got {points.shape}")
+    if points.shape != (68, 2) or not (np.abs(points) < 1e6).all():
+        raise UsageError(f"wanted 68 finite landmarks (68, 2) in pixels, got {points.shape}")
     if part not in PARTS:
         raise UsageError(unknown("part of a face", part, PARTS))
     chosen = points[list(PARTS[part])]
@@ -201,10 +201,12 @@ def ellipse_mask(
 ) -> FloatArray:
     """An ellipse, float32 (h, w), 1 inside; `centre` and `radii` as (row, column) in pixels.
 
-    Raises UsageError for radii that are not positive.
+    Raises UsageError for a centre or radii that are not finite, or radii that are not positive.
     """
-    if min(radii) <= 0:
-        raise UsageError(f"the radii of an ellipse must be positive, got {radii}")
+    if not (min(radii) > 0 and np.isfinite([*centre, *radii]).all()):
+        raise UsageError(
+            f"an ellipse needs a finite centre and positive radii, got {centre}, {radii}"
+        )
     rows, columns = np.indices(size)
     inside = np.hypot((rows - centre[0]) / radii[0], (columns - centre[1]) / radii[1]) <= 1
     return np.asarray(inside, np.float32)
@@ -237,10 +239,17 @@ def _check(face: Rgb, mask: FloatArray) -> None:
             f"wanted 68 landmarks (68, 2) or a mask of the face's shape {face.shape[:2]}, "
             f"got {mask.shape}"
         )
-    if not (mask.min() >= 0 and mask.max() <= 1):
-        raise UsageError("a mask must lie in [0, 1]")
     if not (mask > 0.5).any():
         raise UsageError("the mask is empty: nothing would be forged")
+    if not (mask.min() >= 0 and mask.max() <= 1):
+        raise UsageError("a mask must lie in [0, 1]")
+
+
+def _something(mask: FloatArray) -> FloatArray:
+    """The mask, if warp and shift have left anything of it on the face."""
+    if not mask.any():
+        raise UsageError("the mask lies at the edge and was moved off the face: nothing was forged")
+    return mask
 
 
 def _mix(around: Rgb, copy: Rgb, mask: FloatArray) -> Rgb:

@@ -90,14 +90,14 @@ def _css(colour: Colour) -> str:
 _STYLE = f"""
 :root {{ color-scheme: dark; }}
 body {{ margin: 0 auto; max-width: 1240px; padding: 28px 20px 48px; background: {_css(PAPER)};
-  color: {_css(INK)}; font: 16px/1.5 system-ui, sans-serif; }}
+  color: {_css(INK)}; font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }}
 h1 {{ font-size: 28px; margin: 0 0 8px; }}
 h2 {{ font-size: 20px; margin: 32px 0 4px; }}
 p {{ margin: 4px 0 12px; max-width: 78ch; color: {_css(MUTED)}; }}
 p.lead {{ color: {_css(INK)}; font-size: 17px; }}
 p.warning {{ color: {_css(WARNING)}; border-left: 3px solid {_css(WARNING)}; padding-left: 12px; }}
 .tiles {{ display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); }}
-figure {{ margin: 0; max-width: 420px; }}
+figure {{ margin: 0; min-width: 0; max-width: 420px; }}
 img {{ width: 100%; display: block; border-radius: 6px; }}
 figcaption b, figcaption span {{ display: block; }}
 figcaption b {{ margin-top: 8px; }}
@@ -106,10 +106,11 @@ figcaption span {{ color: {_css(MUTED)}; font-size: 14px; }}
   overflow: hidden; }}
 .bar i {{ position: absolute; inset: 0 auto 0 0; background: #e8663c; }}
 .bar s {{ position: absolute; top: 0; bottom: 0; width: 2px; background: {_css(INK)}; }}
-dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin-top: 36px;
+dl {{ display: grid; grid-template-columns: minmax(0, max-content) minmax(0, 1fr);
+  gap: 2px 16px; margin-top: 36px;
   color: {_css(MUTED)}; font-size: 14px; }}
 dt {{ color: {_css(INK)}; }}
-dd {{ margin: 0; overflow-wrap: anywhere; }}
+dd {{ margin: 0; }}
 """
 
 _PAGE = """<!DOCTYPE html>
