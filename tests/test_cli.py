@@ -404,7 +404,6 @@ def test_wrong_settings(toy: Path, here: Path, text: str, parts: list[str]) -> N
     "arguments",
     [
         ["explain"],
-        ["explain", "p0.png"],
         ["explain", "-d", "toy.onnx"],
         ["explain", "p0.png", "-d", "toy.onnx", "--nope"],
         ["explain", "p0.png", "-d", "toy.onnx", "--samples", "3"],

@@ -173,6 +173,14 @@ def test_another_recipe_in_the_same_folder_is_refused(folder: Path, finished: Fi
         fit(folder, finished.run, replace(RECIPE, rounds=3), "cpu", workers=0)
 
 
+def test_fewer_faces_than_a_batch_are_refused(folder: Path, tmp_path: Path) -> None:
+    """36 train: nothing could be learnt of them, and the loss would be no number."""
+    run = tmp_path / "run"
+    with pytest.raises(FolderError, match="36 faces to train on are fewer than a batch, 37"):
+        fit(folder, run, replace(RECIPE, batch=37), "cpu", workers=0)
+    assert not run.exists()
+
+
 def test_a_run_leaves_a_checkpoint_and_its_curve(finished: Fit) -> None:
     assert sorted(p.name for p in finished.run.iterdir()) == ["checkpoint.pt", "curve.json"]
     record = strict_json(finished.run / "curve.json")

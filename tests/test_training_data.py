@@ -134,6 +134,21 @@ def not_a_number(folder: Path) -> None:
     table.write_text(table.read_text().replace("id03_6.jpg,", "id03_6.jpg,left"))
 
 
+def not_finite(folder: Path) -> None:
+    table = folder / "landmarks68.csv"
+    lines = table.read_text().splitlines()
+    name, _, rest = lines[7].split(",", 2)
+    lines[7] = f"{name},nan,{rest}"
+    table.write_text("\n".join(lines))
+
+
+def all_in_one_point(folder: Path) -> None:
+    table = folder / "landmarks68.csv"
+    lines = table.read_text().splitlines()
+    lines[7] = ",".join([lines[7].split(",")[0], *["50"] * 136])
+    table.write_text("\n".join(lines))
+
+
 def no_picture(folder: Path) -> None:
     for path in folder.glob("*.jpg"):
         path.unlink()
@@ -155,6 +170,8 @@ def few_identities(folder: Path) -> None:
         (no_table, r"landmarks68\.csv.*No such file"),
         (short_line, r"landmarks68\.csv: wanted 'file' and 68 landmarks a line"),
         (not_a_number, r"landmarks68\.csv: wanted 'file' and 68 landmarks a line.*left"),
+        (not_finite, r"landmarks68\.csv: the landmarks of id03_6\.jpg span no face"),
+        (all_in_one_point, r"landmarks68\.csv: the landmarks of id03_6\.jpg span no face"),
         (no_picture, r"id\d\d_\d+\.jpg: listed in landmarks68\.csv, but no readable picture"),
         (broken_picture, r"id\d\d_\d+\.jpg: listed in landmarks68\.csv, but no readable picture"),
         (few_identities, r"landmarks68\.csv: wanted faces of 20 identities or more"),
