@@ -155,9 +155,12 @@ def explain(
     "[bold]whyfake demo -d detector.onnx --out my-demo --json | jq .findings[/]"
 )
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for page and pictures.")] = Path(
-        "whyfake-demo"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Folder for page and pictures; an earlier demo in it is replaced."
+        ),
+    ] = Path("whyfake-demo"),
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     detector: Model = "bundled",
     seed: Seed = 0,
@@ -178,7 +181,7 @@ def demo(
             found = run_demo(opened, request, results, report.tick)
     print_demo(found, as_json=json)
     if show:
-        open_page(found.page)
+        open_page(results.folder / "index.html")
 
 
 @app.command(epilog="Example: [bold]whyfake inspect detector.onnx --json[/]")

@@ -15,7 +15,7 @@ from .batch import Failure, Saved, explain_to_folder
 from .evaluate import Forgery, SelfBlend, ellipse_mask, energy_above_floor
 from .explanation import Explanation
 from .files import write_file
-from .media import fit_to
+from .media import fit_to, printable
 from .perturbation import FloatArray
 from .report import Section, Tile, page, png_bytes
 from .request import Request, make_request
@@ -33,7 +33,7 @@ HOW = SelfBlend(colour=30.0, detail=0.35, ratios=(1.0,), side=0.0)
 class Finding:
     """How much of a method's heat lies in the true region: `energy`, and `gain` over chance.
 
-    Both are None where there is no heat at all, as with a detector whose score does not move.
+    Both are None where no heat speaks for the target, as with a detector whose score does not move.
     `images` are those of the method alone; the adversarial sample is counted once for all.
     """
 
@@ -113,6 +113,8 @@ def run_demo(
     first = found[0].explanation
     if first.adversarial is not None:
         write_file(folder / "adversarial.png", png_bytes(_bytes_of(first.adversarial)))
+    else:  # one of an earlier run
+        (folder / "adversarial.png").unlink(missing_ok=True)
     write_file(folder / "demo.json", (json.dumps(demo.to_dict(), indent=1) + "\n").encode())
     write_file(folder / "index.html", _page(demo, first, detector.card.notice).encode())
     return demo
@@ -150,13 +152,13 @@ def _judge(
             )
         )
     return Demo(
-        page=str((folder / "index.html").absolute()),
+        page=printable((folder / "index.html").absolute()),
         seed=request.seed,
         area=area,
         p_fake=dict(zip(shown, p_fake, strict=True)),
         adversary=None if first.adversary is None else asdict(first.adversary),
         findings=tuple(findings),
-        images=detector.images_seen,
+        images=sum(saved.explanation.images for saved in found) + len(shown),
         detector=first.detector,
     )
 
@@ -213,12 +215,13 @@ def _page(demo: Demo, first: Explanation, notice: str) -> str:
     ]
     said = "fake" if not first.called_real else "real"
     lead = [f"The forgery is called {said}. Do the explanations point at what was forged?"]
-    return page("Why is this portrait called fake?", lead, sections, warnings, facts)
+    title = "Why is this portrait called fake?" if said == "fake" else "Is this portrait fake?"
+    return page(title, lead, sections, warnings, facts)
 
 
 def _in_words(finding: Finding) -> str:
     if finding.energy is None or finding.gain is None:
-        return "no heat: the score does not move"
+        return "no heat that speaks for fake"
     return f"{finding.energy:.0%} of the heat in the true region, {finding.gain:.1f}× chance"
 
 

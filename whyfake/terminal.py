@@ -200,11 +200,11 @@ def print_demo(demo: Demo, *, as_json: bool) -> None:
     console.print(f"look at {demo.page}", soft_wrap=True)
 
 
-def open_page(path: str) -> None:
+def open_page(path: Path) -> None:
     """Show a page in the user's browser, or say that there is none."""
     import webbrowser
 
-    if not webbrowser.open(Path(path).as_uri()):
+    if not webbrowser.open(path.absolute().as_uri()):
         Console(stderr=True, highlight=False).print("no browser found here", style="yellow")
 
 

@@ -92,6 +92,7 @@ class SelfBlend:
         the one that was used. The same generator state gives the same forgery. Raises UsageError
         for shapes that do not fit, and for a mask that is empty or was moved off the face.
         """
+        mask = np.asarray(mask, np.float32)
         _check(face, mask)
         width = float(np.sqrt((mask > 0.5).sum()))
         soft = _something(self._soften(mask, width, rng))
@@ -102,7 +103,7 @@ class SelfBlend:
             copy = self._recolour(self._resample(face, rng), rng)
         copy, soft = self._move(copy, soft, width, rng)
         soft = (_something(soft) * rng.choice(self.ratios)).astype(np.float32)
-        return Forgery(_mix(around, copy, soft), around, soft)
+        return Forgery(_mix(around, copy, soft), around.copy(), soft)
 
     def _soften(self, mask: FloatArray, width: float, rng: np.random.Generator) -> FloatArray:
         """The mask with a wavy outline and a soft edge."""
@@ -226,6 +227,10 @@ def self_blend(
     as `ellipse_mask` makes; `part` picks the hull among landmarks. The same seed gives the same
     bits. Costs no images. Raises UsageError.
     """
+    if part not in PARTS:
+        raise UsageError(unknown("part of a face", part, PARTS))
+    if np.min(seed) < 0:
+        raise UsageError(f"seed must be 0 or more, got {seed}")
     array = np.asarray(where, np.float32)
     mask = landmark_mask(array, face.shape[:2], part) if array.shape == (68, 2) else array
     return (how or SelfBlend()).forge(face, mask, np.random.default_rng(seed))
