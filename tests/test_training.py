@@ -29,12 +29,13 @@ import training.__main__ as command
 from training.export import FALSE_ALARMS, Calibration, calibrate, export, score_pairs
 from training.faces import FolderError, read_faces
 from training.fit import Fit, Pairs, Recipe, fit, logits_of
-from training.judge import Labelled, ffpp, judge, row, together, unseen
+from training.judge import Labelled, blended, ffpp, judge, row, self_blends, together
 from training.metrics import auc, interval
 from training.network import Network, normalise
 from training.pairs import make_pair, make_plain_pair
 from whyfake import load_detector
 from whyfake.card import METADATA_KEY, DetectorCard
+from whyfake.errors import UsageError
 from whyfake.evaluate.forge import SelfBlend
 from whyfake.inspection import inspect_model
 
@@ -192,6 +193,22 @@ def test_a_run_leaves_a_checkpoint_and_its_curve(finished: Fit) -> None:
     assert saved["average"]["n_averaged"] == 2 * STEPS
     for name, value in finished.network.state_dict().items():
         assert torch.equal(saved["network"][name], value)
+
+
+def test_a_damaged_checkpoint_is_said(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"junk")
+    with pytest.raises(FolderError, match=r"checkpoint\.pt is damaged: remove it"):
+        fit(folder, tmp_path, RECIPE, "cpu", workers=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"size": 100}, {"size": 48}, {"rounds": 0}, {"passes": 0}, {"batch": 0}, {"seed": -1}],
+    ids=str,
+)
+def test_recipes_that_cannot_be(change: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(change))} must be"):
+        replace(RECIPE, **change)
 
 
 def test_it_learns_a_trivial_batch(tmp_path: Path) -> None:
@@ -425,7 +442,12 @@ def test_pairs_of_a_clip_are_read_by_side(tmp_path: Path) -> None:
         ffpp(tmp_path / "nowhere")
 
 
-def test_unseen_pairs_are_plain_or_treated_and_grouped_by_identity(folder: Path) -> None:
+def unseen(folder: Path, recipe: Recipe, *, hard: bool) -> Labelled:
+    faces = read_faces(folder, "test", recipe.seed)
+    return blended("unseen", faces, recipe, SelfBlend(), hard=hard)
+
+
+def test_pairs_are_plain_or_treated_and_grouped_by_identity(folder: Path) -> None:
     faces = read_faces(folder, "test", RECIPE.seed)
     for hard, make in ((False, make_plain_pair), (True, make_pair)):
         labelled = unseen(folder, RECIPE, hard=hard)
@@ -437,11 +459,25 @@ def test_unseen_pairs_are_plain_or_treated_and_grouped_by_identity(folder: Path)
             assert labelled.groups[place] == labelled.groups[place + 16] == faces[index].identity
 
 
+def test_the_sets_are_of_unseen_people_but_for_the_last(folder: Path) -> None:
+    sets = self_blends(folder, RECIPE)  # all its pictures are of 130 to 180 pixels
+    people = {
+        split: {f.identity for f in read_faces(folder, split, 1)} for split in ("test", "train")
+    }
+    assert [set(labelled.groups) <= people["test"] for labelled in sets] == [True] * 4 + [False]
+    assert set(sets[-1].groups) <= people["train"]
+    assert len({labelled.name for labelled in sets}) == 5
+    plain, full, half = (np.stack(labelled.pictures).astype(float) for labelled in sets[:3])
+    pairs = len(plain) // 2
+    moved = [np.abs(s[:pairs] - s[pairs:]).mean() for s in (half, full)]
+    assert moved[0] == pytest.approx(moved[1] / 2, rel=0.1)  # half the weight, half the change
+
+
 def test_judging_unseen_identities_agrees_with_the_network(
     folder: Path, spread: Fit, shipped: Path
 ) -> None:
     rows = judge(shipped, folder, None, RECIPE)
-    assert len({figures["set"] for figures in rows}) == 2
+    rows = [rows[0], rows[3]]  # plain and degraded
     people = {face.identity for face in read_faces(folder, "test", RECIPE.seed)}
     for hard, figures in zip((False, True), rows, strict=True):
         labelled = unseen(folder, RECIPE, hard=hard)
@@ -526,6 +562,16 @@ def test_the_command_records_what_it_measured(
     curve = cv2.imread(str(run / "curve.png"))
     assert curve.shape == (420, 840, 3)
     assert curve.std() > 5
+
+
+def test_missing_test_sets_are_said_before_training(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = [str(folder), "--run", str(tmp_path / "run"), "--data", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["training", *where])
+    with pytest.raises(SystemExit, match=r"^error: .*: wanted a folder ffpp_pairs in it$"):
+        command.main()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_bad_folder_is_one_line(tmp_path: Path) -> None:

@@ -207,8 +207,8 @@ def dotted_face(extent: float, index: int, seed: int) -> Face:
     ("extent", "sides", "enlarges", "tolerance"),
     [
         (60.0, (128, 160), True, 0.1),
-        (220.0, (64, 96), False, 1.0),
-        (170.0, (150, 180), False, 1.0),
+        (220.0, (64, 96), False, 0.2),
+        (170.0, (150, 180), False, 0.2),
     ],
 )
 @pytest.mark.parametrize("index", [30, 36, 45, 54, 8])

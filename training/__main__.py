@@ -34,11 +34,10 @@ from .judge import judge
 def main() -> None:
     """Parse the command line and run all four steps."""
     options = _parse()
-    recipe = Recipe(**{item.name: getattr(options, item.name) for item in fields(Recipe)})
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
     try:
-        _run(options, recipe)
+        _run(options, Recipe(**{item.name: getattr(options, item.name) for item in fields(Recipe)}))
     except (FolderError, WhyfakeError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -65,6 +64,9 @@ def _parse() -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace, recipe: Recipe) -> None:
+    for part in ("ffpp_pairs", "videos", "face_detector") if options.data else ():
+        if not (options.data / part).is_dir():  # said now, and not after an hour of training
+            raise FolderError(f"{options.data}: wanted a folder {part} in it")
     run = fit(options.faces, options.run, recipe, options.device, options.workers)
     _draw_curve(run.curve, options.run / "curve.png")
     held_out = read_faces(options.faces, "validation", recipe.seed)

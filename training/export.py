@@ -115,6 +115,7 @@ def export(run: Fit, calibration: Calibration, path: Path) -> DetectorCard:
     training = {"recipe": asdict(run.recipe), "rounds": run.turn}
     training["calibration"] = asdict(calibration)
     del model.metadata_props[:]
+    del model.graph.metadata_props[:]
     for node in model.graph.node:  # the exporter notes paths of this machine in every node
         del node.metadata_props[:]
         node.doc_string = ""

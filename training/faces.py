@@ -65,12 +65,19 @@ def _share(identities: list[str], split: str, seed: int) -> list[str]:
 
 
 def _rows(path: Path) -> dict[str, NDArray[np.float32]]:
+    rows: dict[str, NDArray[np.float32]] = {}
     try:
         with open(path, newline="") as stream:
-            lines = list(csv.reader(stream))[1:]
-        rows = {line[0]: np.array(line[1:], np.float32).reshape(68, 2) for line in lines}
-    except (OSError, ValueError, IndexError) as error:
-        raise FolderError(f"{path}: wanted 'file' and 68 landmarks a line: {error}") from None
+            lines = [line for line in csv.reader(stream) if line][1:]
+        for line in lines:
+            if line[0] in rows:
+                raise FolderError(f"{path}: {line[0]} stands there twice")
+            rows[line[0]] = np.array(line[1:], np.float32).reshape(68, 2)
+    except (OSError, ValueError) as error:
+        after = f" (after {next(reversed(rows))})" if rows else ""
+        raise FolderError(
+            f"{path}: wanted 'file' and 68 landmarks a line{after}: {error}"
+        ) from None
     for name, landmarks in rows.items():
         if not np.isfinite(landmarks).all() or not np.ptp(landmarks, axis=0).min() > 1:
             raise FolderError(f"{path}: the landmarks of {name} span no face")
@@ -103,10 +110,12 @@ def crop(
 
 def _warp(rgb: Rgb, matrix: Any, side: int, scale: float, how: int) -> Rgb:
     if how == cv2.INTER_AREA:  # warpAffine does not average: shrink first, then turn
-        smaller = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        factors = np.array([rgb.shape[1] / smaller.shape[1], rgb.shape[0] / smaller.shape[0]])
-        matrix = np.concatenate([matrix[:, :2] * factors, matrix[:, 2:]], axis=1)
-        rgb, how = smaller, cv2.INTER_LINEAR
+        height, width = rgb.shape[:2]
+        smaller = (max(1, round(width * scale)), max(1, round(height * scale)))
+        factors = np.array([width / smaller[0], height / smaller[1]])
+        shift = matrix[:, :2] @ ((factors - 1) / 2)  # the centre of pixel 0 lies at one half
+        matrix = np.column_stack([matrix[:, :2] * factors, matrix[:, 2] + shift])
+        rgb, how = np.asarray(cv2.resize(rgb, smaller, interpolation=how)), cv2.INTER_LINEAR
     return np.asarray(
         cv2.warpAffine(rgb, matrix, (side, side), flags=how, borderMode=cv2.BORDER_REFLECT_101)
     )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
+from whyfake.errors import UsageError
 from whyfake.evaluate.forge import SelfBlend
 from whyfake.files import write_file
 
@@ -44,6 +45,15 @@ class Recipe:
     where_weight: float = 1.0
     pair_weight: float = 1.0  # of the fake scoring above the real one of its own pair
     easy: float = 0.15  # share of the rounds over which forgeries get from coarse to fine
+
+    def __post_init__(self) -> None:
+        if self.size < 64 or self.size % 16:
+            raise UsageError(f"size must be a multiple of 16 from 64 on, got {self.size}")
+        for name in ("rounds", "passes", "batch"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise UsageError(f"seed must be 0 or more, got {self.seed}")
 
     def blend(self, turn: int) -> SelfBlend:
         """The forgeries of a round: coarse ones first, or nothing is learnt for a long time."""
@@ -122,7 +132,11 @@ class Fit:
         path = self.run / "checkpoint.pt"
         if not path.exists():
             return
-        saved = torch.load(path, map_location=self.device, weights_only=True)
+        try:
+            saved = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:  # noqa: BLE001 - pickle, zip and torch raise kinds of their own
+            reason = " ".join(str(error).split())[:120]
+            raise FolderError(f"{path} is damaged: remove it to start anew ({reason})") from None
         if saved["recipe"] != asdict(self.recipe):
             raise FolderError(
                 f"{path} was made with another recipe, {saved['recipe']}: "

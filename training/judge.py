@@ -14,7 +14,7 @@ from whyfake.evaluate.forge import SelfBlend
 from whyfake.media import fit_to, load_picture
 from whyfake.runtime import Detector, load_detector
 
-from .faces import FolderError, Rgb, read_faces
+from .faces import Face, FolderError, Rgb, read_faces
 from .fit import Recipe
 from .metrics import accuracy, auc, false_alarms, found, interval
 from .pairs import make_pair, make_plain_pair
@@ -22,11 +22,12 @@ from .pairs import make_pair, make_plain_pair
 METRICS = {"auc": auc, "accuracy": accuracy, "false_alarms": false_alarms, "found": found}
 TEST_ROUND = 3_000_000  # a key that no training round has
 VIDEO_STEP = 15  # frames
+SMALL, LARGE = 130, 180  # sides of the pictures that faces are cropped from, in pixels
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures at the detector's size, uint8 (N, h, w, 3), which are fake, and whose they are."""
+    """Pictures of any size, uint8 (h, w, 3), which of them are fake, and whose they are."""
 
     name: str
     pictures: list[Rgb]
@@ -37,7 +38,7 @@ class Labelled:
 def judge(model: Path, faces: Path, data: Path | None, recipe: Recipe) -> list[dict[str, Any]]:
     """One row of figures for each set: unseen identities, and what `data` holds, where given."""
     with load_detector(model, device="cpu") as detector:
-        sets = [unseen(faces, recipe, hard=False), unseen(faces, recipe, hard=True)]
+        sets = self_blends(faces, recipe)
         if data is not None:
             pairs = [ffpp(data / "ffpp_pairs" / kind) for kind in ("Deepfakes", "FaceSwap")]
             sets += [*pairs, together("FF++ pairs together", pairs)]
@@ -69,19 +70,46 @@ def row(detector: Detector, labelled: Labelled) -> dict[str, Any]:
     return figures
 
 
-def unseen(folder: Path, recipe: Recipe, *, hard: bool) -> Labelled:
-    """Pairs of the identities that neither training nor calibration saw, two of each face.
+def self_blends(folder: Path, recipe: Recipe) -> list[Labelled]:
+    """Self-blends of the people that neither training nor calibration saw, easy and hard ones.
+
+    And, to show what was learnt by heart, of those that were trained on.
+    """
+    test = read_faces(folder, "test", recipe.seed)
+    small = [face for face in test if max(face.rgb.shape) < SMALL]
+    large = [face for face in test if max(face.rgb.shape) >= LARGE]
+    seen = read_faces(folder, "train", recipe.seed)[::5]
+    full, half = SelfBlend(ratios=(1.0,)), SelfBlend(ratios=(0.5,))
+    sets = {
+        "unseen people, plain": (test, SelfBlend(), False),
+        "… at full weight": (test, full, False),
+        "… at half weight": (test, half, False),
+        f"… from pictures under {SMALL} pixels": (small, SelfBlend(), False),
+        f"… from pictures of {LARGE} pixels or more": (large, SelfBlend(), False),
+        "unseen people, degraded": (test, SelfBlend(), True),
+        "people that were trained on, plain": (seen, SelfBlend(), False),
+    }
+    return [
+        blended(f"self-blends: {name}" if "…" not in name else name, faces, recipe, how, hard=hard)
+        for name, (faces, how, hard) in sets.items()
+        if faces
+    ]
+
+
+def blended(
+    name: str, faces: Sequence[Face], recipe: Recipe, how: SelfBlend, *, hard: bool
+) -> Labelled:
+    """Two pairs of each face.
 
     `hard` forges single parts too and treats the pair as training does: light, grain, codecs.
     """
-    faces = read_faces(folder, "test", recipe.seed)
-    make, name = (make_pair, "degraded") if hard else (make_plain_pair, "plain")
+    make = make_pair if hard else make_plain_pair
     turns = range(TEST_ROUND, TEST_ROUND + 2)
     keys = [[recipe.seed, turn, i] for turn in turns for i in range(len(faces))]
-    pairs = [make(faces[key[-1]], key, recipe.size, SelfBlend()) for key in keys]
+    pairs = [make(faces[key[-1]], key, recipe.size, how) for key in keys]
     sides = [p.real for p in pairs] + [p.fake for p in pairs]
     return Labelled(
-        f"self-blends of unseen identities, {name}",
+        name,
         [side.transpose(1, 2, 0) for side in sides],
         [index >= len(pairs) for index in range(len(sides))],
         [faces[key[-1]].identity for key in keys] * 2,
@@ -121,6 +149,8 @@ def videos(data: Path, margin: float) -> list[Labelled]:
     sets = []
     for path in sorted((data / "videos").glob("*.mp4")):
         crops = list(_faces_of(path, finder, margin))
+        if not crops:
+            raise FolderError(f"{path}: no face was found in it")
         fake = path.name.startswith("deepfakes")
         sets.append(Labelled(path.name, crops, [fake] * len(crops), [path.stem] * len(crops)))
     return sets

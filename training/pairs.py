@@ -55,5 +55,5 @@ def _pair(forgery: Forgery, treat: Treatment) -> Pair:
     return Pair(
         np.ascontiguousarray(real),
         np.ascontiguousarray(fake),
-        np.asarray(cells, np.float32),
+        np.minimum(cells, np.float32(1)),  # averages of ones may round above one
     )
