@@ -1,10 +1,11 @@
-"""What the demonstration costs: wall-clock seconds and peak memory of the whole command.
+"""What the demonstration costs, and whether its answers hold for other seeds.
 
     python benchmarks/demo_cost.py --out benchmarks/results/demo_cost.json
 
-Each run is a fresh process. `engine_images_s` is ONNX Runtime alone on the bundled detector, the
-best over batch sizes and lanes; `share` is the part of the command's time that the bare engine
-would need for as many images. Seconds are of one machine: compare them with nothing else.
+Wall-clock seconds and peak memory are of the whole command; each run is a fresh process.
+`engine_images_s` is ONNX Runtime alone on the bundled detector, the best over batch sizes and
+lanes; `share` is the part of the command's time that the bare engine would need for as many
+images. Seconds are of one machine: compare them with nothing else.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from whyfake.runtime.onnxruntime_engine import cpu_count
 COMMAND = Path(sys.executable).with_name("whyfake")
 
 
-def run_once(folder: Path) -> dict[str, Any]:
-    """One `whyfake demo`: seconds, peak memory in MB, images."""
+def run_once(folder: Path, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """One `whyfake demo`: seconds, peak memory in MB and images; and what it found."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        [COMMAND, "demo", "--out", folder, "--json"],
+        [COMMAND, "demo", "--out", folder, "--seed", str(seed), "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -45,10 +46,22 @@ def run_once(folder: Path) -> dict[str, Any]:
     if status:
         raise SystemExit(f"whyfake demo failed: status {status}")
     found = json.loads(said)
-    return {
+    cost = {
         "seconds": time.perf_counter() - start,
         "peak_mb": usage.ru_maxrss / 1024,
         "images": found["images"],
+    }
+    return cost, found
+
+
+def answer(found: dict[str, Any]) -> dict[str, Any]:
+    """What one seed's forgery was called, whether NES flipped it, and each method's gain."""
+    return {
+        "seed": found["seed"],
+        "p_fake": round(found["p_fake"]["forgery"], 3),
+        "steps": found["adversary"]["steps"] if found["adversary"] else None,
+        "flipped": found["adversary"]["flipped"] if found["adversary"] else None,
+        "gain": {f["method"]: f["gain"] and round(f["gain"], 2) for f in found["findings"]},
     }
 
 
@@ -56,10 +69,12 @@ def main() -> None:
     """Run the demonstration a few times and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=8, help="seeds to ask, from 0 on")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        runs = [run_once(Path(name) / str(number)) for number in range(options.runs)]
+        runs = [run_once(Path(name), 0)[0] for _ in range(options.runs)]
+        answers = [answer(run_once(Path(name), seed)[1]) for seed in range(options.seeds)]
     medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
     raw, _ = best_raw(model_file(BUNDLED), cpu_count(), 1.0)
     medians["engine_images_s"] = raw.rate(3.0)
@@ -70,6 +85,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("whyfake", "onnxruntime", "numpy")},
         "median": {key: round(value, 3) for key, value in medians.items()},
         "runs": runs,
+        "answers": answers,
     }
     text = json.dumps(record, indent=1)
     print(text)
