@@ -224,12 +224,11 @@ def test_the_scores_are_those_of_the_pictures(run: Run) -> None:
 def test_every_image_is_counted(run: Run) -> None:
     demo, explanations = run.demo, run.explanations()
     assert demo.images == run.asked
-    pictures = 2 if demo.adversary is None else 3
-    assert demo.images == sum(e.images for e in explanations.values()) + pictures
+    assert demo.images == sum(e.images for e in explanations.values()) + 1
     for finding in demo.findings:
         assert finding.images == explanations[finding.method].image_counts["explainer"]
     adversary = 0 if demo.adversary is None else demo.adversary["images"]
-    assert demo.images == sum(f.images for f in demo.findings) + adversary + 1 + pictures
+    assert demo.images == sum(f.images for f in demo.findings) + adversary + 2
 
 
 def test_the_page_says_what_was_found(run: Run) -> None:

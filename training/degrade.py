@@ -12,6 +12,8 @@ import av
 import cv2
 import numpy as np
 
+from whyfake.media import resize
+
 from .faces import Rgb
 
 Treatment = Callable[[Rgb], Rgb]
@@ -118,10 +120,5 @@ def _h264(crf: int) -> Treatment:
 
 
 def resize_to(size: int) -> Treatment:
-    """As whyfake fits a picture to its detector: shrinking averages, enlarging is bicubic."""
-
-    def apply(rgb: Rgb) -> Rgb:
-        how = cv2.INTER_AREA if rgb.shape[0] >= size else cv2.INTER_CUBIC
-        return np.asarray(cv2.resize(rgb, (size, size), interpolation=how))
-
-    return apply
+    """As whyfake fits a picture to its detector."""
+    return lambda rgb: resize(rgb, (size, size))

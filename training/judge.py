@@ -82,15 +82,15 @@ def self_blends(folder: Path, recipe: Recipe) -> list[Labelled]:
     full, half = SelfBlend(ratios=(1.0,)), SelfBlend(ratios=(0.5,))
     sets = {
         "unseen people, plain": (test, SelfBlend(), False),
-        "… at full weight": (test, full, False),
-        "… at half weight": (test, half, False),
-        f"… from pictures under {SMALL} pixels": (small, SelfBlend(), False),
-        f"… from pictures of {LARGE} pixels or more": (large, SelfBlend(), False),
+        "unseen people, full weight": (test, full, False),
+        "unseen people, half weight": (test, half, False),
+        f"unseen people, pictures under {SMALL} pixels": (small, SelfBlend(), False),
+        f"unseen people, pictures of {LARGE} pixels or more": (large, SelfBlend(), False),
         "unseen people, degraded": (test, SelfBlend(), True),
         "people that were trained on, plain": (seen, SelfBlend(), False),
     }
     return [
-        blended(f"self-blends: {name}" if "…" not in name else name, faces, recipe, how, hard=hard)
+        blended(f"self-blends: {name}", faces, recipe, how, hard=hard)
         for name, (faces, how, hard) in sets.items()
         if faces
     ]

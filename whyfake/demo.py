@@ -92,7 +92,7 @@ def run_demo(
 ) -> Demo:
     """Forge the portrait, explain it, and write pictures, explanations and `index.html`.
 
-    Costs the images of the explanations and three more. Raises OutputError, DetectorError,
+    Costs the images of the explanations and one more. Raises OutputError, DetectorError,
     EngineError.
     """
     forgery = forged_portrait(request.seed)
@@ -123,20 +123,16 @@ def run_demo(
 def _judge(
     detector: Detector, request: Request, forgery: Forgery, found: list[Saved], folder: Path
 ) -> Demo:
-    """Ask for the three pictures' scores, and measure each method's heat against the truth."""
+    """Ask for the original's score, and measure each method's heat against the truth."""
     first = found[0].explanation
     region = np.repeat(forgery.region[..., None], 3, axis=2) * np.uint8(255)
     truth = fit_to(region, detector.size)[0] > 0.5
     area = float(truth.mean())
-    shown = {
-        "original": fit_to(forgery.original, detector.size),
-        "forgery": fit_to(forgery.image, detector.size),
-    }
-    if first.adversarial is not None:
-        shown["adversarial"] = first.adversarial
-    log_probs = detector.log_probs(np.stack(list(shown.values()))).astype(np.float64)
-    fakes = [c for c in range(len(detector.card.classes)) if c not in detector.real]
-    p_fake = np.exp(log_probs[:, fakes]).sum(axis=1).tolist()
+    log_probs = detector.log_probs(fit_to(forgery.original, detector.size)[None])[0]
+    p_real = np.exp(log_probs[list(detector.real)].astype(np.float64)).sum()
+    p_fake = {"original": 1 - float(p_real), "forgery": first.p_target}
+    if first.adversary is not None:
+        p_fake["adversarial"] = 1 - first.adversary.score_after
     findings = []
     for saved in sorted(found, key=lambda s: request.methods.index(s.explanation.method)):
         explanation = saved.explanation
@@ -155,10 +151,10 @@ def _judge(
         page=printable((folder / "index.html").absolute()),
         seed=request.seed,
         area=area,
-        p_fake=dict(zip(shown, p_fake, strict=True)),
+        p_fake=p_fake,
         adversary=None if first.adversary is None else asdict(first.adversary),
         findings=tuple(findings),
-        images=sum(saved.explanation.images for saved in found) + len(shown),
+        images=sum(saved.explanation.images for saved in found) + 1,
         detector=first.detector,
     )
 

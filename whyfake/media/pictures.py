@@ -123,6 +123,15 @@ def _upright(rgb: NDArray[np.uint8], orientation: Any) -> NDArray[np.uint8]:
 def fit_to(rgb: NDArray[np.uint8], size: tuple[int, int]) -> FloatArray:
     """The picture (H, W, 3) at the detector's size (h, w), as float32 (3, h, w) in [0, 1].
 
+    Resized as `resize` does.
+    """
+    pixels = resize(rgb, size).transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels.astype(np.float32) / np.float32(255))
+
+
+def resize(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The picture (H, W, 3) at another size (h, w).
+
     The whole picture is kept: where its shape differs it is stretched. Shrinking averages pixels,
     enlarging interpolates bicubically; at the right size nothing changes.
     """
@@ -134,4 +143,4 @@ def fit_to(rgb: NDArray[np.uint8], size: tuple[int, int]) -> FloatArray:
         rgb = cv2.resize(rgb, smaller[::-1], interpolation=cv2.INTER_AREA)
     if smaller != size:
         rgb = cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_CUBIC)
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1).astype(np.float32) / np.float32(255))
+    return rgb
