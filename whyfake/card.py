@@ -59,7 +59,9 @@ class OutputSpec:
 class DetectorCard:
     """Input, output, class names and which of them mean *real*. `from_dict` checks it.
 
-    `notice` is shown to whoever uses the detector.
+    `notice` is shown to whoever uses the detector. `parity` is how far the model is from what it
+    was made from, `engine` what a compiled engine was built for; both are empty where nothing is
+    known, and are written by whyfake.
     """
 
     name: str
@@ -71,6 +73,8 @@ class DetectorCard:
     source: str = ""
     license: str = ""
     notice: str = ""
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
     schema: int = 1
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -122,6 +126,8 @@ class DetectorCard:
             source=reader.take("source", str, ""),
             license=reader.take("license", str, ""),
             notice=reader.take("notice", str, ""),
+            parity=reader.record("parity"),
+            engine=reader.record("engine"),
             extra=reader.rest(),
         )
         card._check_classes(where)
@@ -158,7 +164,7 @@ class DetectorCard:
         data = asdict(self)
         extra = data.pop("extra")
         for part in (data["input"], data["output"], data):
-            for key in [key for key, value in part.items() if value is None]:
+            for key in [key for key, value in part.items() if value is None or value == {}]:
                 del part[key]
         return {**json.loads(json.dumps(data)), **extra}
 
@@ -229,13 +235,21 @@ class _Reader:
             raise CardError(f"{self._where}: '{key}' must be a list of names, got {value!r}")
         return tuple(value)
 
+    def record(self, key: str) -> dict[str, Any]:
+        value: dict[str, Any] = self.take(key, dict, {})
+        self._plain(key, value)
+        return value
+
     def rest(self) -> dict[str, Any]:
         for key, value in self._data.items():
-            try:
-                json.dumps(value, allow_nan=False)
-            except (TypeError, ValueError):
-                raise CardError(f"{self._where}: '{key}' is not plain JSON: {value!r}") from None
+            self._plain(key, value)
         return self._data
+
+    def _plain(self, key: str, value: Any) -> None:
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise CardError(f"{self._where}: '{key}' is not plain JSON: {value!r}") from None
 
     def done(self) -> None:
         """Nothing may be left: a misspelt field would be a default silently taken."""

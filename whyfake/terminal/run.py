@@ -1,12 +1,11 @@
-"""What the command line prints: progress on stderr, tables or JSON lines on stdout."""
+"""What a run of explanations shows: a live bar on stderr, then a table, or JSON lines."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -21,21 +20,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from .batch import Failure, PictureDone, Saved
-from .explainers import ADVERSARIAL, EXPLAINERS, options
+from ..batch import Failure, PictureDone, Saved
+from . import stdout
 
 if TYPE_CHECKING:
-    from .demo import Demo
-    from .explanation import Explanation
-    from .request import Request
-    from .runtime import Detector
-    from .settings import Settings
-
-
-def _stdout() -> Console:
-    """The terminal, or 140 columns where the output is a file or a pipe."""
-    width = None if sys.stdout.isatty() else 140
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    from ..explanation import Explanation
+    from ..request import Request
+    from ..runtime import Detector
 
 
 class Report:
@@ -152,7 +143,7 @@ class Report:
             self._rows, key=lambda s: (s.explanation.source, order[s.explanation.method])
         ):
             table.add_row(*_cells(saved))
-        _stdout().print(table)
+        stdout().print(table)
 
 
 def _cells(saved: Saved) -> list[str]:
@@ -178,108 +169,3 @@ def flipped_in_words(explanation: Explanation) -> str:
             return f"yes, {steps} step{'s' if steps != 1 else ''}"
         return "NO"
     return "nothing to flip" if explanation.called_real else "–"
-
-
-def print_demo(demo: Demo, *, as_json: bool) -> None:
-    """Print what the demonstration found, and where its page is."""
-    if as_json:
-        print(json.dumps(demo.to_dict(), ensure_ascii=False))
-        return
-    console = _stdout()
-    p_fake = ", ".join(f"{name} {p:.1%}" for name, p in demo.p_fake.items())
-    console.print(f"P(fake): {p_fake}; {demo.area:.0%} of the frame is forged")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("method")
-    for name in ("heat in the true region", "over chance", "images", "seconds"):
-        table.add_column(name, justify="right")
-    for row in demo.findings:
-        energy = "none" if row.energy is None else f"{row.energy:.0%}"
-        gain = "–" if row.gain is None else f"{row.gain:.1f}×"
-        table.add_row(row.method, energy, gain, f"{row.images:,}", f"{row.seconds:.1f}")
-    console.print(table)
-    console.print(f"look at {demo.page}", soft_wrap=True)
-
-
-def open_page(path: Path) -> None:
-    """Show a page in the user's browser, or say that there is none."""
-    import webbrowser
-
-    if not webbrowser.open(path.absolute().as_uri()):
-        Console(stderr=True, highlight=False).print("no browser found here", style="yellow")
-
-
-def print_inspection(report: dict[str, Any], *, as_json: bool) -> None:
-    """Print what `inspect_model` found."""
-    console = _stdout()
-    if as_json:
-        print(json.dumps(report, ensure_ascii=False))
-        return
-    rows = {
-        "model": report["model"],
-        "sha256": report["sha256"],
-        "graph": f"opset {report['opset']}, {report['nodes']} nodes",
-        "inputs": "; ".join(_tensor_line(t) for t in report["inputs"]),
-        "outputs": "; ".join(_tensor_line(t) for t in report["outputs"]),
-        "card": report["card_from"] or "none",
-    }
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for key, value in rows.items():
-        table.add_row(Text(key, style="bold"), Text(value))
-    console.print(table)
-    if report["card"] is not None:
-        console.print_json(json.dumps(report["card"]))
-    for problem in report["problems"]:
-        console.print(Text(f"problem: {problem}"), style="red", soft_wrap=True)
-    if "card_start" in report:
-        console.print("a card to start from (check every value):")
-        console.print_json(json.dumps(report["card_start"]))
-    for advice in report["advice"]:
-        console.print(Text(f"advice: {advice}"), style="yellow", soft_wrap=True)
-    if not report["problems"]:
-        console.print("card and graph agree", style="green")
-
-
-def _tensor_line(tensor: dict[str, Any]) -> str:
-    shape = "×".join("?" if dim is None else str(dim) for dim in tensor["shape"])
-    ending = f", ends in {tensor['activation']}" if tensor.get("activation") else ""
-    return f"{tensor['name']} {tensor['dtype']} {shape}{ending}"
-
-
-def print_methods(settings: Settings, *, as_json: bool) -> None:
-    """Print every method with its cost in images, baseline and settings."""
-    rows: list[dict[str, Any]] = [
-        {
-            "method": name,
-            "images": settings.explainer(name).images(),
-            "baseline": EXPLAINERS[name].baseline,
-            "adversarial": name + ADVERSARIAL,
-            "settings": options(settings.explainer(name)),
-        }
-        for name in EXPLAINERS
-    ]
-    nes: dict[str, Any] = {"images": settings.nes.images(), "settings": options(settings.nes)}
-    if as_json:
-        print(json.dumps({"methods": rows, "nes": nes, "regions": settings.regions}))
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("method", "adversarial form", "images", "baseline", "settings"):
-        table.add_column(column, justify="right" if column == "images" else "left")
-    for row in rows:
-        table.add_row(
-            row["method"],
-            row["adversarial"],
-            f"{row['images']:,}",
-            row["baseline"],
-            _settings_line(row["settings"]),
-        )
-    table.add_row(
-        "nes", "makes their sample", f"≤ {nes['images']:,}", "", _settings_line(nes["settings"])
-    )
-    _stdout().print(table)
-
-
-def _settings_line(settings: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in settings.items()
-    )

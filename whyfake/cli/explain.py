@@ -1,78 +1,13 @@
-"""The command line: parse, call, print. Everything else is imported when a command needs it."""
+"""`whyfake explain`, `demo`, `inspect` and `methods`."""
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from .errors import WhyfakeError
-
-
-class _Group(TyperGroup):
-    """Turns errors into one line on stderr and an exit code: 1 for the input, 2 for usage."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            typer.echo("stopped; what was finished is whole", err=True)
-            raise typer.Exit(130) from None
-        except WhyfakeError as error:
-            if ctx.params.get("debug"):
-                traceback.print_exc()
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(error.exit_code) from None
-
-
-app = typer.Typer(
-    name="whyfake",
-    cls=_Group,
-    help="Why does this deepfake detector call this frame fake?",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-Card = Annotated[
-    Path | None,
-    typer.Option(help="Detector card (JSON), in place of the one in the model or beside it."),
-]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--detector",
-        "-d",
-        help="An ONNX file with its card, or bundled: the demonstration detector that comes along.",
-    ),
-]
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU cores to use; all by default.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
-
-
-def _version(show: bool) -> None:
-    if show:
-        from . import __version__
-
-        typer.echo(f"whyfake {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    pass
+from .app import AsJson, Card, Device, Model, Seed, Threads, app
 
 
 @app.command(
@@ -122,13 +57,13 @@ def explain(
     json: AsJson = False,
 ) -> None:
     """Explain pictures: heat maps, ranked regions and the sample that the detector calls real."""
-    from .batch import expand, explain_to_folder
-    from .request import check_request, make_request
-    from .results import Results
-    from .runtime import load_detector
-    from .settings import preset as preset_of
-    from .settings import read_settings
-    from .terminal import Report
+    from ..batch import expand, explain_to_folder
+    from ..request import check_request, make_request
+    from ..results import Results
+    from ..runtime import load_detector
+    from ..settings import preset as preset_of
+    from ..settings import read_settings
+    from ..terminal.run import Report
 
     settings = preset_of(preset)
     if config is not None:
@@ -169,10 +104,11 @@ def demo(
     json: AsJson = False,
 ) -> None:
     """Forge a portrait, ask why it is called fake, and hold the answers to the truth."""
-    from .demo import demo_request, run_demo
-    from .results import Results
-    from .runtime import load_detector
-    from .terminal import Report, open_page, print_demo
+    from ..demo import demo_request, run_demo
+    from ..results import Results
+    from ..runtime import load_detector
+    from ..terminal.demo import open_page, print_demo
+    from ..terminal.run import Report
 
     request = demo_request(seed)
     with load_detector(detector, device=device, threads=threads) as opened:
@@ -191,8 +127,8 @@ def inspect(
     json: AsJson = False,
 ) -> None:
     """Show a detector's card, inputs, outputs, opset and hash, and what is missing."""
-    from .inspection import inspect_model
-    from .terminal import print_inspection
+    from ..inspection import inspect_model
+    from ..terminal.inspection import print_inspection
 
     report = inspect_model(model, card)
     print_inspection(report, as_json=json)
@@ -207,16 +143,11 @@ def methods(
     json: AsJson = False,
 ) -> None:
     """List the methods, what they cost in images, and every setting."""
-    from .settings import preset as preset_of
-    from .terminal import print_methods
+    from ..settings import preset as preset_of
+    from ..terminal.inspection import print_methods
 
     settings = preset_of(preset)
     if toml:
         typer.echo(settings.to_toml(), nl=False)
     else:
         print_methods(settings, as_json=json)
-
-
-def main() -> None:
-    """Entry point of the command `whyfake`."""
-    app()

@@ -1,0 +1,13 @@
+"""The command line: parse, call, print. Everything else is imported when a command needs it."""
+
+from __future__ import annotations
+
+from . import explain as explain  # each of these modules adds its commands to `app`
+from .app import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point of the command `whyfake`."""
+    app()

@@ -1,0 +1,75 @@
+"""The command `whyfake` itself, and the options that several of its commands share."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import WhyfakeError
+
+
+class _Group(TyperGroup):
+    """Turns errors into one line on stderr and an exit code: 1 for the input, 2 for usage."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("stopped; what was finished is whole", err=True)
+            raise typer.Exit(130) from None
+        except WhyfakeError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+
+
+app = typer.Typer(
+    name="whyfake",
+    cls=_Group,
+    help="Why does this deepfake detector call this frame fake?",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Card = Annotated[
+    Path | None,
+    typer.Option(help="Detector card (JSON), in place of the one in the model or beside it."),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--detector",
+        "-d",
+        help="An ONNX file with its card, or bundled: the demonstration detector that comes along.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU cores to use; all by default.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        from .. import __version__
+
+        typer.echo(f"whyfake {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
