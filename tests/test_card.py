@@ -36,6 +36,8 @@ FULL: dict[str, Any] = {
     "license": "MIT",
     "notice": "untested on phones",
     "parity": {"max_difference": 1e-6},
+    "engine": {"precision": "fp16"},
+    "trained_on": ["ffpp"],
 }
 ONE_LOGIT = make_card((8, 12), output={"activation": "sigmoid", "positive": "fake"})
 
@@ -61,7 +63,9 @@ def test_every_field_is_read() -> None:
     assert card.output.positive is None
     assert card.fake == ("df", "f2f")
     assert card.crop_margin == 1.3
-    assert card.extra == {"parity": {"max_difference": 1e-6}}
+    assert card.parity == {"max_difference": 1e-6}
+    assert card.engine == {"precision": "fp16"}
+    assert card.extra == {"trained_on": ["ffpp"]}
     assert DetectorCard.from_dict(ONE_LOGIT).output.positive == "fake"
 
 
