@@ -27,7 +27,7 @@ from typing import Any
 from engine_efficiency import best_raw
 
 from whyfake.models import BUNDLED, model_file
-from whyfake.runtime.onnxruntime_engine import cpu_count
+from whyfake.runtime.engine import cpu_count
 
 COMMAND = Path(sys.executable).with_name("whyfake")
 

@@ -34,7 +34,7 @@ import skimage.data
 import whyfake
 from whyfake.explainers import Nes
 from whyfake.onnx_graph import load_graph
-from whyfake.runtime.onnxruntime_engine import cpu_count
+from whyfake.runtime.engine import cpu_count
 from whyfake.settings import Settings
 
 BATCHES = (1, 2, 4, 8, 16, 32)

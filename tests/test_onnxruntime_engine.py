@@ -47,10 +47,12 @@ class FakeSession:
     def get_outputs(self) -> list[Any]:
         return [SimpleNamespace(name=SCORES)]
 
+    def io_binding(self) -> Any:
+        return SimpleNamespace(bind_output=lambda *_: None)
+
     def run(self, outputs: list[str], arrays: dict[str, Any]) -> list[Any]:
         assert not self.fallback
-        if CUDA in self._in_use:
-            raise RuntimeError("CUDA failure 700:\n an illegal memory access")
+        assert CUDA not in self._in_use, "on a GPU the input is bound"
         return [np.zeros((len(arrays[PIXELS]), 2), np.float32)]
 
 
@@ -58,6 +60,11 @@ class FakeOnnxRuntime:
     """The package, with CUDA listed or not, and failing or not; it keeps what it was asked for."""
 
     __version__ = "1.31.1"
+
+    class OrtValue:
+        @staticmethod
+        def ortvalue_from_shape_and_type(*_: Any) -> Any:
+            raise RuntimeError("CUDA failure 700:\n an illegal memory access")
 
     def __init__(self, listed: bool, cuda: str, batch: int | str = "N") -> None:
         self.listed = listed
@@ -114,7 +121,7 @@ def test_cuda_that_works(install: Install) -> None:
     fake = install(listed=True, cuda="works")
     engine = OnnxRuntimeEngine(b"model", device="cuda:1", threads=3)
     assert engine.device == "cuda:1"
-    assert fake.asked == [[(CUDA, {"device_id": 1})]]
+    assert fake.asked == [[(CUDA, {"device_id": 1, "use_tf32": 0})]]
     assert (engine.batch, engine.lanes) == (64, 2)
     assert OnnxRuntimeEngine(b"model", device="cuda").device == "cuda:0"
     assert OnnxRuntimeEngine(b"model", device="cuda", batch=8).batch == 8
@@ -263,7 +270,7 @@ def test_a_fixed_batch_is_kept_on_every_device(install: Install, device: str) ->
 )
 def test_unknown_devices(install: Install, device: str) -> None:
     install(listed=True, cuda="works")
-    with pytest.raises(UsageError, match="device must be auto, cpu, cuda or cuda:N, got"):
+    with pytest.raises(UsageError, match="device must be auto, cpu, cuda, tensorrt or ort"):
         OnnxRuntimeEngine(b"model", device=device)
 
 

@@ -99,3 +99,20 @@ def _alive(left: Path) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def cache_folder(name: str) -> Path:
+    """A folder for what can be made again, made if need be. Raises OutputError.
+
+    It stands in WHYFAKE_CACHE where that is set, else in the user's cache.
+    """
+    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("WHYFAKE_CACHE") or Path(user) / "whyfake") / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be made: {error.strerror or error}; set WHYFAKE_CACHE to a folder "
+            "that can be written"
+        ) from None
+    return folder

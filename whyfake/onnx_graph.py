@@ -25,6 +25,7 @@ SCORES = "whyfake_scores"
 
 _ENDINGS = {"Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "log_softmax"}
 _SHAPE_ONLY = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
+_INTEGER = {"QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 _FLOATS = {1: "float", 10: "float16", 11: "double", 16: "bfloat16"}  # TensorProto.DataType
 
 
@@ -41,7 +42,8 @@ class Tensor:
 class GraphInfo:
     """What a graph says of itself; `endings` are the activations that it closes with, by output.
 
-    `sha256` is that of the file; weights in files beside it go into it too.
+    `sha256` is that of the file; weights in files beside it go into it too. `precision` is the
+    lowest that it computes in: fp32, bf16, fp16 or int8.
     """
 
     inputs: tuple[Tensor, ...]
@@ -51,6 +53,7 @@ class GraphInfo:
     sha256: str
     metadata: dict[str, str]
     endings: dict[str, str]
+    precision: str = "fp32"
 
 
 def load_graph(path: str | Path) -> tuple[onnx.ModelProto, GraphInfo]:
@@ -104,7 +107,21 @@ def _describe(model: onnx.ModelProto, sha256: str) -> GraphInfo:
         sha256=sha256,
         metadata={item.key: item.value for item in model.metadata_props},
         endings=endings,
+        precision=_precision(model.graph),
     )
+
+
+def _precision(graph: onnx.GraphProto) -> str:
+    """What the graph computes in, told by the types of its constants, Casts and operators."""
+    from onnx import TensorProto
+
+    types = {tensor.data_type for tensor in graph.initializer}
+    types |= {item.i for n in graph.node if n.op_type == "Cast" for item in n.attribute}
+    if any(node.op_type in _INTEGER for node in graph.node):
+        return "int8"
+    if TensorProto.FLOAT16 in types:
+        return "fp16"
+    return "bf16" if TensorProto.BFLOAT16 in types else "fp32"
 
 
 def _tensor(item: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """Runs the detector: engines, the detector that counts, and the two drivers of coroutines."""
 
-from .detector import Detector, load_detector
+from .detector import Detector
+from .load import load_detector
 from .scheduler import Delivered, Failed, Job, drive, run
 
 __all__ = ["Delivered", "Detector", "Failed", "Job", "drive", "load_detector", "run"]

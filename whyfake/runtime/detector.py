@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..card import DetectorCard, find_card
+from ..card import DetectorCard
 from ..errors import DetectorError
-from ..models import BUNDLED, model_file
-from ..onnx_graph import PIXELS, SCORES, check_one_column, fit, load_graph, pixels_to_scores
+from ..onnx_graph import PIXELS, SCORES, check_one_column
 from ..perturbation import FloatArray, PerturbationBatch, Scratch
 from .engine import Engine
-from .onnxruntime_engine import OnnxRuntimeEngine
 
 _LANE_ROWS = 4
 
@@ -145,7 +142,7 @@ class Lane:
         self._detector = detector
         batch = detector.engine.batch
         self.rows = batch * max(1, _LANE_ROWS // batch)
-        self.buffer: FloatArray = np.zeros((self.rows, 3, *detector.size), np.float32)
+        self.buffer: FloatArray = detector.engine.host_array((self.rows, 3, *detector.size))
         self.scratch = Scratch()
 
     def run(self, count: int) -> NDArray[np.float32]:
@@ -218,32 +215,3 @@ def _undo(
         return np.asarray(np.log(np.maximum(p, 1e-30)))
     p = np.clip(p, 2.0**-24, 1 - 2.0**-24)
     return np.asarray(np.log(p) - np.log1p(-p))
-
-
-def load_detector(
-    model: str | Path = BUNDLED,
-    *,
-    card: str | Path | DetectorCard | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    batch: int | None = None,
-) -> Detector:
-    """Open an ONNX detector, ready to be asked.
-
-    `model` is an ONNX file, or `bundled` (the default), the demonstration detector that comes with
-    whyfake. `card` overrides the card in the file or beside it. `device` is auto, cpu, cuda or
-    cuda:N; `threads` the CPU cores to use (all); `batch` the engine's batch size. Costs no images.
-    Raises DetectorError, CardError, EngineError, MissingExtraError, UsageError.
-    """
-    path = model_file(model)
-    graph, info = load_graph(path)
-    if isinstance(card, DetectorCard):
-        card = DetectorCard.from_dict(card.to_dict(), card.name)  # checked like one from a file
-    else:
-        card, _ = find_card(path, info.metadata, card)
-    port = fit(info, card, str(model))
-    content, stripped = pixels_to_scores(graph, card, port)
-    engine = OnnxRuntimeEngine(
-        content, device=device, threads=threads, batch=batch, name=str(model)
-    )
-    return Detector(engine, card, sha256=info.sha256, stripped=stripped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import os
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -30,6 +31,8 @@ class Engine(abc.ABC):
     batch: int
     lanes: int
     inputs: tuple[str, ...]
+    precision: str = "fp32"
+    """What it computes in: NES asks for larger differences below `fp32`."""
 
     def run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Run one batch; every array has `batch` rows, C-contiguous. Raises EngineError."""
@@ -42,6 +45,10 @@ class Engine(abc.ABC):
                     f"got {array.shape}"
                 )
         return self._run(arrays)
+
+    def host_array(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """A float32 array of zeros to compose batches in, where `run` reads them fastest."""
+        return np.zeros(shape, np.float32)
 
     @abc.abstractmethod
     def _run(self, arrays: Arrays) -> dict[str, NDArray[np.float32]]: ...
@@ -60,3 +67,10 @@ class Engine(abc.ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def cpu_count() -> int:
+    """The CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

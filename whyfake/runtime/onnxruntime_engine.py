@@ -1,35 +1,42 @@
-"""ONNX Runtime as the back-end: one session for the whole run, on the CPU or a CUDA device.
+"""ONNX Runtime as the back-end: one session for the whole run, on the CPU or an NVIDIA device.
 
 On a CPU the cores are used as lanes: one session with a single thread of its own, run by several
 threads of ours on one picture each. That beats one many-threaded session (see
 benchmarks/engine_efficiency.py), lets composing pictures overlap with running them, and makes
-scores independent of the thread count.
+scores independent of the thread count. On a GPU each lane has a bound input on the device.
 """
 
 from __future__ import annotations
 
-import re
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DetectorError, EngineError, UsageError, require
-from .engine import Arrays, Engine
+from ..files import cache_folder
+from ..onnx_graph import PIXELS
+from .devices import Device, parse_device
+from .engine import Arrays, Engine, cpu_count
 
-_CUDA_BATCH = 64
+_GPU_BATCH = 64
 _HEAVY = 4_000_000
 """Bytes of model over which the CPU's batch is 2: weights that its caches do not hold are then read
 half as often. Lighter models run fastest one picture at a time. A rule instead of a measurement, so
 that the same model runs at the same batch, to the same bits, every time."""
 
+_PROVIDERS = {"cuda": "CUDAExecutionProvider", "ort-tensorrt": "TensorrtExecutionProvider"}
+
 
 class OnnxRuntimeEngine(Engine):
     """A model run by ONNX Runtime.
 
-    `model` is a path or the serialised model; `device` one of auto, cpu, cuda or cuda:N, where auto
-    takes CUDA if it works here; `threads` the CPU lanes; `batch` the batch size, unless the
-    model fixes it. Raises MissingExtraError, EngineError (no such device), DetectorError.
+    `model` is a path or the serialised model; `device` one of auto, cpu, cuda, cuda:N, ort-tensorrt
+    or ort-tensorrt:N, where auto takes CUDA if it works here; `threads` the CPU lanes; `batch` the
+    batch size, unless the model fixes it; `size` the height and width of its pictures, which
+    ort-tensorrt builds for. Raises MissingExtraError, EngineError (no such device), DetectorError.
     """
 
     def __init__(
@@ -39,33 +46,39 @@ class OnnxRuntimeEngine(Engine):
         device: str = "auto",
         threads: int | None = None,
         batch: int | None = None,
+        size: tuple[int, int] | None = None,
         name: str = "model",
     ) -> None:
-        kind, _, index = device.partition(":")
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", device):
-            raise UsageError(f"device must be auto, cpu, cuda or cuda:N, got '{device}'")
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads must be 1 or more, got {threads}")
-        if batch is not None and batch < 1:
-            raise UsageError(f"batch must be 1 or more, got {batch}")
+        wanted = parse_device(device)
+        for option, count in (("threads", threads), ("batch", batch)):
+            if count is not None and count < 1:
+                raise UsageError(f"{option} must be 1 or more, got {count}")
         self._ort = require("onnxruntime", "cpu", "running a detector")
         self._session: Any = None
-        if kind != "cpu":
-            self._session = self._cuda_session(model, int(index or 0), name, kind == "cuda")
-        cuda = self._session is not None
-        if not cuda:
+        used = Device("cpu")
+        if wanted.kind != "cpu":
+            gpu = Device("cuda") if wanted.kind == "auto" else wanted
+            providers = _gpu_providers(gpu, batch or _GPU_BATCH, size)
+            self._session = self._gpu_session(model, gpu, providers, name, wanted.kind != "auto")
+            used = gpu if self._session is not None else used
+        on_gpu = self._session is not None
+        if not on_gpu:
             self._session = self._open(model, [("CPUExecutionProvider", {})], name)
         self.name = f"onnxruntime {self._ort.__version__}"
-        self.device = f"cuda:{index or 0}" if cuda else "cpu"
-        self.lanes = 2 if cuda else threads or cpu_count()
+        self.device = str(used)
+        self.lanes = 2 if on_gpu else threads or cpu_count()
+        # the TensorRT provider rounds float32 to TF32, and has no option not to
+        self.precision = "tf32" if used.kind == "ort-tensorrt" else "fp32"
         source = self._session.get_inputs()[0]
         self.inputs = (source.name,)
         self._outputs = [item.name for item in self._session.get_outputs()]
         fixed = source.shape[0] if isinstance(source.shape[0], int) else None
         if fixed is not None and batch not in (None, fixed):
             raise UsageError(f"{name} fixes its batch at {fixed}; it cannot run at {batch}")
-        size = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
-        self.batch = fixed or batch or (_CUDA_BATCH if cuda else 2 if size > _HEAVY else 1)
+        length = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
+        self.batch = fixed or batch or (_GPU_BATCH if on_gpu else 2 if length > _HEAVY else 1)
+        self._gpu = used if on_gpu else None
+        self._bound = threading.local()
 
     def _open(self, model: Any, providers: list[Any], name: str) -> Any:
         options = self._ort.SessionOptions()
@@ -84,27 +97,31 @@ class OnnxRuntimeEngine(Engine):
         except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen kinds of its own
             raise DetectorError(f"{name}: onnxruntime cannot load it: {_line(error)}") from None
 
-    def _cuda_session(self, model: Any, index: int, name: str, insist: bool) -> Any:
-        """A session whose CUDA provider is really in use; None where it is not and need not be."""
-        if "CUDAExecutionProvider" not in self._ort.get_available_providers():
+    def _gpu_session(
+        self, model: Any, gpu: Device, providers: list[Any], name: str, insist: bool
+    ) -> Any:
+        """A session whose provider is really in use; None where it is not and need not be."""
+        provider, title = providers[0][0], "CUDA" if gpu.kind == "cuda" else "TensorRT"
+        if provider not in self._ort.get_available_providers():
             if insist:
                 raise EngineError(
-                    "this onnxruntime has no CUDA provider: pip uninstall onnxruntime, then "
+                    f"this onnxruntime has no {title} provider: pip uninstall onnxruntime, then "
                     "pip install 'whyfake[gpu]'; or use --device cpu"
                 )
             return None
         try:
-            session = self._open(model, [("CUDAExecutionProvider", {"device_id": index})], name)
+            session = self._open(model, providers, name)
         except DetectorError as error:
             if insist:
-                raise EngineError(f"CUDA device {index} cannot be used: {error}") from None
+                raise EngineError(f"{title} device {gpu.index} cannot be used: {error}") from None
             return None
-        if "CUDAExecutionProvider" in session.get_providers():
+        if provider in session.get_providers():
             return session
         if insist:
             raise EngineError(
-                f"CUDA device {index} cannot be used (no GPU, or its driver or libraries are "
-                "missing), and onnxruntime fell back to the CPU: use --device cpu, or auto"
+                f"{title} device {gpu.index} cannot be used (no GPU, or its driver or libraries "
+                "are missing), and onnxruntime fell back to the CPU: whyfake doctor says what is "
+                "missing; or use --device cpu, or auto"
             )
         return None
 
@@ -112,23 +129,76 @@ class OnnxRuntimeEngine(Engine):
         if self._session is None:
             raise EngineError(f"{self.name}: the engine is closed")
         try:
-            results = self._session.run(self._outputs, dict(arrays))
+            if self._gpu is None:
+                results = self._session.run(self._outputs, dict(arrays))
+            else:
+                results = self._binding(self._gpu).run(arrays[self.inputs[0]])
         except Exception as error:  # noqa: BLE001 - as above
             raise EngineError(f"onnxruntime failed on a batch: {_line(error)}") from None
         return dict(zip(self._outputs, results, strict=True))
 
+    def _binding(self, gpu: Device) -> Binding:
+        """This thread's bound input and outputs."""
+        found: Binding | None = getattr(self._bound, "binding", None)
+        if found is None:
+            found = Binding(self._ort, self._session, "cuda", gpu.index)
+            self._bound.binding = found
+        return found
+
     def close(self) -> None:
         """Drop the session and its memory."""
         self._session = None
+        self._bound = threading.local()
 
 
-def cpu_count() -> int:
-    """The CPUs that this process may use."""
-    import os
+class Binding:
+    """One thread's input, which stays on the device, and outputs, which come back to the host."""
 
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    def __init__(self, ort: Any, session: Any, place: str, index: int) -> None:
+        self._ort = ort
+        self._session = session
+        self._place = (place, index)
+        self._name = session.get_inputs()[0].name
+        self._value: Any = None
+        self._shape: tuple[int, ...] = ()
+        self._io = session.io_binding()
+        for item in session.get_outputs():
+            self._io.bind_output(item.name, "cpu")
+
+    def run(self, array: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """The outputs for one batch, in their order."""
+        if self._value is None or self._shape != array.shape:
+            make = self._ort.OrtValue.ortvalue_from_shape_and_type
+            self._value = make(list(array.shape), np.float32, *self._place)
+            self._io.bind_ortvalue_input(self._name, self._value)
+            self._shape = array.shape
+        self._value.update_inplace(array)
+        self._session.run_with_iobinding(self._io)
+        outputs: list[NDArray[Any]] = self._io.copy_outputs_to_cpu()
+        return outputs
+
+
+def _gpu_providers(gpu: Device, batch: int, size: tuple[int, int] | None) -> list[Any]:
+    """Providers with their options, the wanted one first.
+
+    TF32 is off: NES compares scores whose difference it would round away.
+    """
+    cuda = (_PROVIDERS["cuda"], {"device_id": gpu.index, "use_tf32": 0})
+    if gpu.kind == "cuda":
+        return [cuda]
+    cache = str(cache_folder("ort-tensorrt"))
+    options: dict[str, Any] = {
+        "device_id": gpu.index,
+        "trt_fp16_enable": False,
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": cache,
+        "trt_timing_cache_enable": True,
+        "trt_timing_cache_path": cache,
+    }
+    if size is not None:
+        shape = f"{PIXELS}:{batch}x3x{size[0]}x{size[1]}"
+        options |= {f"trt_profile_{end}_shapes": shape for end in ("min", "opt", "max")}
+    return [(_PROVIDERS["ort-tensorrt"], options), cuda]
 
 
 def _line(error: Exception) -> str:

@@ -1,0 +1,113 @@
+"""Opens a detector: an ONNX file on ONNX Runtime, or a compiled engine on TensorRT."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ..card import DetectorCard, find_card, read_card
+from ..errors import CardError, DetectorError, UsageError
+from ..models import BUNDLED, model_file
+from ..onnx_graph import fit, load_graph, pixels_to_scores
+from .detector import Detector
+from .devices import Device, parse_device
+from .onnxruntime_engine import OnnxRuntimeEngine
+
+ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
+"""Files with these endings are TensorRT engines."""
+
+
+def load_detector(
+    model: str | Path = BUNDLED,
+    *,
+    card: str | Path | DetectorCard | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    batch: int | None = None,
+) -> Detector:
+    """Open a detector, ready to be asked.
+
+    `model` is an ONNX file, an engine that `whyfake build` made, or `bundled` (the default), the
+    demonstration detector that comes with whyfake. `card` overrides the card in the file or beside
+    it. `device` is auto, cpu, cuda, ort-tensorrt or tensorrt, the last three with `:N` for one of
+    several GPUs; `threads` the CPU cores to use (all); `batch` the engine's batch size. Costs no
+    images. Raises DetectorError, CardError, EngineError, MissingExtraError, UsageError.
+    """
+    wanted = parse_device(device)
+    if Path(model).suffix.lower() in ENGINE_SUFFIXES:
+        return _load_engine(Path(model), card, wanted, batch)
+    if wanted.kind == "tensorrt":
+        raise UsageError(
+            f"--device tensorrt runs engines, and {model} is none: whyfake build {model} --out "
+            f"{Path(model).stem}.engine; or use --device ort-tensorrt"
+        )
+    path = model_file(model)
+    graph, info = load_graph(path)
+    if isinstance(card, DetectorCard):
+        card = _checked(card)
+    else:
+        card, _ = find_card(path, info.metadata, card)
+    port = fit(info, card, str(model))
+    content, stripped = pixels_to_scores(graph, card, port)
+    engine = OnnxRuntimeEngine(
+        content,
+        device=device,
+        threads=threads,
+        batch=batch or port.batch,
+        size=(card.input.height, card.input.width),
+        name=str(model),
+    )
+    if info.precision != "fp32":
+        engine.precision = info.precision
+    return Detector(engine, card, sha256=info.sha256, stripped=stripped)
+
+
+def _checked(card: DetectorCard) -> DetectorCard:
+    """A caller's card, checked like one from a file."""
+    return DetectorCard.from_dict(card.to_dict(), card.name)
+
+
+def engine_card_path(engine: Path) -> Path:
+    """The card of an engine: `detector.engine` has `detector.engine.card.json`.
+
+    Not `detector.card.json`, which is that of `detector.onnx`.
+    """
+    return engine.with_name(engine.name + ".card.json")
+
+
+def _load_engine(
+    path: Path, given: str | Path | DetectorCard | None, device: Device, batch: int | None
+) -> Detector:
+    if device.kind not in ("auto", "tensorrt"):
+        raise UsageError(
+            f"{path} is a TensorRT engine, which --device {device} cannot run: use --device "
+            "tensorrt, or the ONNX file that it was built from"
+        )
+    if not path.is_file():
+        raise DetectorError(f"{path}: there is no such file")
+    beside = engine_card_path(path)
+    if isinstance(given, DetectorCard):
+        card = _checked(given)
+    elif given is None and not beside.is_file():
+        raise CardError(
+            f"{path} has no card beside it: whyfake build writes {beside.name} with the engine"
+        )
+    else:
+        card = read_card(given or beside)
+    record = card.engine
+    if not record:
+        raise CardError(f"{given or beside} is not an engine's card: 'engine' is missing")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if record.get("sha256") != digest:
+        raise CardError(
+            f"{given or beside} is the card of another engine than {path}: build both anew "
+            "with whyfake build"
+        )
+    from .tensorrt_engine import TensorRtEngine
+
+    engine = TensorRtEngine(path, record, index=device.index, batch=batch)
+    wanted = (3, card.input.height, card.input.width)
+    if engine.picture != wanted:
+        engine.close()
+        raise CardError(f"{path} takes pictures {engine.picture}, the card says {wanted}")
+    return Detector(engine, card, sha256=digest)
