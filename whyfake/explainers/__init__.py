@@ -7,6 +7,7 @@ from .baselines import NAMES as BASELINES
 from .baselines import baseline_image, check_baseline
 from .lime import Lime
 from .nes import AdversarialSample, Nes
+from .noise_floor import trusted_nes
 from .regions import parse_regions, region_map
 from .rise import Rise
 from .shap import Shap
@@ -41,4 +42,5 @@ __all__ = [
     "parse_regions",
     "region_map",
     "region_means",
+    "trusted_nes",
 ]
