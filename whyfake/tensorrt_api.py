@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import EngineError, MissingExtraError, unknown
+from .errors import EngineError, MissingExtraError, UsageError, unknown
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 """Flavour → Python module, the preferred one first."""
@@ -45,7 +45,7 @@ def load_tensorrt(flavour: str | None, purpose: str) -> TensorRt:
     for an unknown flavour.
     """
     if flavour is not None and flavour not in MODULES:
-        raise EngineError(unknown("TensorRT flavour", flavour, MODULES))
+        raise UsageError(unknown("TensorRT flavour", flavour, MODULES))
     for name in [flavour] if flavour else MODULES:
         found = _import(name)
         if found is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import build as build
 from . import explain as explain  # each of these modules adds its commands to `app`
 from .app import app
 
