@@ -134,7 +134,6 @@ class DeviceRunner:
             return slot.graphs.get(count)
         cuda = self._cuda
         self._enqueue(slot.input, slot.output, count, self._compute)
-        cuda.synchronize(self._compute)
         cuda.begin_capture(self._compute)
         try:
             self._enqueue(slot.input, slot.output, count, self._compute)
