@@ -63,9 +63,13 @@ def _to_logits(tail: Chain, activation: str, columns: int, stripped: bool) -> No
         tail.then("Add", log_p)
     elif activation == "sigmoid" and columns > 1:
         # independent sigmoids are normalised over the classes: the softmax of their logarithms
-        for op, *others in (("Neg",), ("Softplus",), ("Neg",)) if stripped else (
-            ("Clip", low, high),
-            ("Log",),
+        for op, *others in (
+            (("Neg",), ("Softplus",), ("Neg",))
+            if stripped
+            else (
+                ("Clip", low, high),
+                ("Log",),
+            )
         ):
             tail.then(op, *others)
 
