@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from . import explain as explain  # each of these modules adds its commands to `app`
+from . import doctor as doctor  # each of these modules adds its commands to `app`
+from . import explain as explain
 from .app import app
 
 __all__ = ["app", "main"]
