@@ -1,0 +1,301 @@
+"""The CUDA driver in the words of pycuda, where that is installed, and of cuda-bindings."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..errors import EngineError, MissingExtraError, UsageError, unknown
+from .cuda_driver import Array, Driver, DriverError, Libcuda
+
+_CODES = 1000
+"""Above every code that CUresult has (999, unknown)."""
+_NON_BLOCKING_STREAM = 1
+_PORTABLE_HOST_MEMORY = 1
+"""Page-locked for every context of the process."""
+
+
+class CudaBindings(Driver):
+    """NVIDIA's own bindings: the driver's functions as they are, the error code first."""
+
+    graphs = True
+
+    def __init__(self) -> None:
+        self._driver = importlib.import_module("cuda.bindings.driver")
+        self.package = f"cuda-bindings {importlib.metadata.version('cuda-bindings')}"
+        self.libcuda = Libcuda()
+        self._call("cuInit", 0)
+
+    def _call(self, routine: str, *args: Any) -> Any:
+        try:
+            code, *values = getattr(self._driver, routine)(*args)
+        except RuntimeError as error:  # so it says that the library lacks a function
+            version = ".".join(map(str, self.libcuda.version()))
+            raise EngineError(
+                f"{self.package} and the driver (CUDA {version}) do not fit: {_line(error)}"
+            ) from None
+        if code:
+            raise self.libcuda.error(routine, int(code))
+        return values[0] if len(values) == 1 else values
+
+    def count(self) -> int:
+        return int(self._call("cuDeviceGetCount"))
+
+    def describe(self, index: int) -> tuple[str, tuple[int, int], int]:
+        device = self._call("cuDeviceGet", index)
+        name = self._call("cuDeviceGetName", 256, device).split(b"\0")[0].decode(errors="replace")
+        kinds = self._driver.CUdevice_attribute
+        major, minor = (
+            self._call("cuDeviceGetAttribute", kind, device)
+            for kind in (
+                kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+                kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+            )
+        )
+        return name, (major, minor), int(self._call("cuDeviceTotalMem", device))
+
+    def retain(self, index: int) -> None:
+        self._device = self._call("cuDeviceGet", index)
+        self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
+
+    def release(self) -> None:
+        self._call("cuDevicePrimaryCtxRelease", self._device)
+
+    def is_current(self) -> bool:
+        return int(self._call("cuCtxGetCurrent")) == int(self._context)
+
+    def push(self) -> int:
+        self._call("cuCtxPushCurrent", self._context)
+        return 0
+
+    def pop(self, before: int) -> None:
+        self._call("cuCtxPopCurrent")
+
+    def memory(self) -> tuple[int, int]:
+        free, total = self._call("cuMemGetInfo")
+        return int(free), int(total)
+
+    def allocate(self, nbytes: int) -> int:
+        return int(self._call("cuMemAlloc", nbytes))
+
+    def free(self, pointer: int) -> None:
+        self._call("cuMemFree", pointer)
+
+    def pin(self, nbytes: int) -> int:
+        return int(self._call("cuMemHostAlloc", nbytes, _PORTABLE_HOST_MEMORY))
+
+    def unpin(self, address: int) -> None:
+        self._call("cuMemFreeHost", address)
+
+    def stream(self) -> int:
+        return int(self._call("cuStreamCreate", _NON_BLOCKING_STREAM))
+
+    def free_stream(self, stream: int) -> None:
+        self._call("cuStreamDestroy", stream)
+
+    def event(self) -> int:
+        flags = self._driver.CUevent_flags.CU_EVENT_DISABLE_TIMING
+        return int(self._call("cuEventCreate", flags))
+
+    def free_event(self, event: int) -> None:
+        self._call("cuEventDestroy", event)
+
+    def record(self, event: int, stream: int) -> None:
+        self._call("cuEventRecord", event, stream)
+
+    def wait(self, stream: int, event: int) -> None:
+        self._call("cuStreamWaitEvent", stream, event, 0)
+
+    def upload(self, pointer: int, array: Array, stream: int) -> None:
+        self._call("cuMemcpyHtoDAsync", pointer, array.ctypes.data, array.nbytes, stream)
+
+    def download(self, array: Array, pointer: int, stream: int) -> None:
+        self._call("cuMemcpyDtoHAsync", array.ctypes.data, pointer, array.nbytes, stream)
+
+    def synchronize(self, stream: int) -> None:
+        self._call("cuStreamSynchronize", stream)
+
+    def begin_capture(self, stream: int) -> None:
+        # other threads may go on allocating, which a capture of the whole process would forbid
+        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._call("cuStreamBeginCapture", stream, mode)
+
+    def end_capture(self, stream: int) -> int:
+        graph = self._call("cuStreamEndCapture", stream)
+        try:
+            return int(self._call("cuGraphInstantiate", graph, 0))
+        finally:
+            self._call("cuGraphDestroy", graph)
+
+    def launch(self, graph: int, stream: int) -> None:
+        self._call("cuGraphLaunch", graph, stream)
+
+    def free_graph(self, graph: int) -> None:
+        self._call("cuGraphExecDestroy", graph)
+
+
+class PyCuda(Driver):
+    """pycuda: objects that free themselves, which here they are never left to do.
+
+    They would in whatever thread finds them to be garbage, where their context is not current: a
+    warning, and a leak. pycuda keeps a stack of contexts of its own beside the driver's, blind to
+    what others put there; what it so displaces is put back. Where freeing fails, it prints so.
+    """
+
+    def __init__(self) -> None:
+        self.libcuda = Libcuda()
+        self._driver = importlib.import_module("pycuda.driver")
+        self.package = f"pycuda {importlib.metadata.version('pycuda')}"
+        self._call(self._driver.init)
+        self._handles: dict[int, Any] = {}
+        """Streams, events, memory and page-locked arrays by their ints."""
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return function(*args)
+        except self._driver.Error as error:
+            # "cuMemAlloc failed: out of memory", of which the name must be found out
+            routine, _, text = str(error).partition(" failed: ")
+            for code in range(1, _CODES):
+                if self.libcuda.text(code) == text:
+                    raise self.libcuda.error(routine, code) from None
+            raise EngineError(f"{self.package}: {_line(error)}") from None
+
+    def count(self) -> int:
+        return int(self._call(self._driver.Device.count))
+
+    def describe(self, index: int) -> tuple[str, tuple[int, int], int]:
+        device = self._call(self._driver.Device, index)
+        major, minor = self._call(device.compute_capability)
+        return self._call(device.name), (major, minor), int(self._call(device.total_memory))
+
+    def retain(self, index: int) -> None:
+        self._index = index
+        device = self._call(self._driver.Device, index)
+        self._context = self._call(device.retain_primary_context)
+        # never its destructor: it releases in one thread only, and leaves the context current there
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
+
+    def release(self) -> None:
+        self.libcuda.release(self._index)
+
+    def is_current(self) -> bool:
+        if self.libcuda.current() != self._context.handle:
+            return False
+        known = self._driver.Context.get_current()
+        return known is not None and bool(known == self._context)
+
+    def push(self) -> int:
+        before = self.libcuda.current()
+        self._call(self._context.push)
+        return before
+
+    def pop(self, before: int) -> None:
+        self._call(self._context.pop)
+        if self.libcuda.current() != before:
+            self.libcuda.set_current(before)
+
+    def memory(self) -> tuple[int, int]:
+        free, total = self._call(self._driver.mem_get_info)
+        return int(free), int(total)
+
+    def _keep(self, handle: int, thing: Any) -> int:
+        self._handles[handle] = thing
+        return handle
+
+    def allocate(self, nbytes: int) -> int:
+        memory = self._call(self._driver.mem_alloc, nbytes)
+        return self._keep(int(memory), memory)
+
+    def free(self, pointer: int) -> None:
+        self._call(self._handles.pop(pointer).free)
+
+    def pin(self, nbytes: int) -> int:
+        array = self._call(
+            self._driver.pagelocked_empty, nbytes, np.uint8, "C", _PORTABLE_HOST_MEMORY
+        )
+        return self._keep(array.ctypes.data, array)
+
+    def unpin(self, address: int) -> None:
+        self._call(self._handles.pop(address).base.free)
+
+    def stream(self) -> int:
+        stream = self._call(self._driver.Stream, _NON_BLOCKING_STREAM)
+        return self._keep(stream.handle, stream)
+
+    def free_stream(self, stream: int) -> None:
+        del self._handles[stream]  # the last reference: its destructor runs here
+
+    def event(self) -> int:
+        event = self._call(self._driver.Event, self._driver.event_flags.DISABLE_TIMING)
+        return self._keep(id(event), event)  # pycuda tells nobody the driver's handle
+
+    def free_event(self, event: int) -> None:
+        del self._handles[event]
+
+    def record(self, event: int, stream: int) -> None:
+        self._call(self._handles[event].record, self._handles[stream])
+
+    def wait(self, stream: int, event: int) -> None:
+        self._call(self._handles[stream].wait_for_event, self._handles[event])
+
+    def upload(self, pointer: int, array: Array, stream: int) -> None:
+        source = array.reshape(-1).view(np.uint8)  # any dtype, as bytes
+        self._call(self._driver.memcpy_htod_async, pointer, source, self._handles[stream])
+
+    def download(self, array: Array, pointer: int, stream: int) -> None:
+        sink = array.reshape(-1).view(np.uint8)
+        self._call(self._driver.memcpy_dtoh_async, sink, pointer, self._handles[stream])
+
+    def synchronize(self, stream: int) -> None:
+        self._call(self._handles[stream].synchronize)
+
+
+_PACKAGES: dict[str, tuple[str, Callable[[], Driver]]] = {
+    "pycuda": ("pycuda.driver", PyCuda),
+    "cuda-bindings": ("cuda.bindings.driver", CudaBindings),
+}
+
+
+def load_driver(package: str | None) -> Driver:
+    """The driver through `package`, or through the first that works, initialised.
+
+    Raises UsageError, MissingExtraError, EngineError (with what each package said), DriverError.
+    """
+    if package is not None and package not in _PACKAGES:
+        raise UsageError(unknown("CUDA package", package, _PACKAGES))
+    names = [package] if package else list(_PACKAGES)
+    present = [name for name in names if _installed(_PACKAGES[name][0])]
+    if not present:
+        extra = "pycuda" if package == "pycuda" else "gpu"
+        raise MissingExtraError(
+            f"using a GPU needs the package {' or '.join(names)}, which is not installed: "
+            f"pip install 'whyfake[{extra}]'"
+        )
+    Libcuda()  # no driver and no GPU are nobody's fault among the packages
+    said = []
+    for name in present:
+        try:
+            return _PACKAGES[name][1]()
+        except DriverError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a broken package fails in ways of its own
+            said.append(f"{name} says: {_line(error)}")
+    raise EngineError("the GPU cannot be used: " + "; ".join(said))
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # of a package above it
+        return False
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
