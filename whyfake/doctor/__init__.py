@@ -23,7 +23,7 @@ from .check import BAD, BROKEN, NOTE, OK, Check
 from .child import Answer, Children
 from .engines import detector_checks, provider_checks, tensorrt_checks
 from .gpu import Gpus, device_nodes, jetson, kernel_driver
-from .packages import PACKAGES, package_checks, start_imports
+from .packages import package_checks, start_imports, versions
 
 __all__ = ["examine"]
 
@@ -31,8 +31,8 @@ __all__ = ["examine"]
 def examine(tick: Callable[[str], None], *, timeout: float = 120.0) -> dict[str, Any]:
     """All that `whyfake doctor` says, as JSON types (schema/doctor.schema.json).
 
-    `tick(text)` is told what is tried; `timeout` is in seconds, for each child. The bundled detector
-    is asked about two images a device. What is found is never raised.
+    `tick(text)` is told what is tried; `timeout` is in seconds, for each child. Costs the bundled
+    detector two images a device. What is found is never raised.
     """
     # the children end before the pool waits for the threads that wait for them
     with ThreadPoolExecutor(2) as pool, Children() as children:
@@ -44,7 +44,7 @@ def examine(tick: Callable[[str], None], *, timeout: float = 120.0) -> dict[str,
         tick("asking the driver, loading packages")
         seen, started, available = ask("gpus"), start_imports(ask), ask("providers")
         gpus = Gpus(seen.result(), nodes=device_nodes(), kernel=kernel_driver())
-        checks = package_checks(started, ask) + gpus.checks
+        checks = package_checks(started, ask, gpu=bool(gpus.found)) + gpus.checks
         tick("running a model on each provider, loading TensorRT")
         providers = provider_checks(available.result(), gpus, ask)
         checks += providers + tensorrt_checks(gpus, ask)
@@ -55,7 +55,7 @@ def examine(tick: Callable[[str], None], *, timeout: float = 120.0) -> dict[str,
         "schema": 1,
         "ok": not any(check.status in BAD for check in checks),
         "system": _system(),
-        "packages": {package.name: package.version() for package in PACKAGES},
+        "packages": versions(),
         "driver": {"cuda": gpus.cuda, "kernel": gpus.kernel},
         "gpus": gpus.found,
         "checks": [asdict(check) for check in checks],

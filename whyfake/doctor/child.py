@@ -16,7 +16,8 @@ from typing import Any
 
 # The child finds the modules that its parent finds, not those of the folder it happens to run in.
 _CHILD = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "import json; sys.path[:] = json.loads(sys.argv[1]); "
     "from whyfake.doctor.child import answer; answer(*sys.argv[2:])"
 )
 
@@ -90,7 +91,8 @@ class Children:
             with self._lock:
                 _kill(child)
                 self._live.discard(child)
-            child.wait()
+            with child:  # closes its pipes and waits for it
+                pass
 
 
 def _kill(child: subprocess.Popen[str]) -> None:

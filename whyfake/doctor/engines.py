@@ -8,7 +8,7 @@ from ..tensorrt_api import INSTALL, TITLES
 from .check import ABSENT, BROKEN, MISSING, NOTE, OK, Ask, Check
 from .child import Answer
 from .gpu import Gpus
-from .packages import ONNXRUNTIME, PACKAGES, _version
+from .packages import PACKAGES, Package, install_onnxruntime
 
 PROVIDERS = {
     "CPUExecutionProvider": "cpu",
@@ -23,8 +23,8 @@ _RTX_CARDS = ("7.5", "8.6", "8.9", "12.0", "12.1")
 
 
 def provider_checks(available: Answer, gpus: Gpus, ask: Ask) -> list[Check]:
-    """Each provider that whyfake can use makes a session and runs it: what is listed may not load."""
-    install = f"pip install 'whyfake[{'gpu' if gpus.found else 'cpu'}]'"
+    """Each provider that whyfake can use must run a model: what is listed may not load."""
+    install: str | None = install_onnxruntime(gpu=bool(gpus.found))
     if available.error is not None:
         absent = available.kind == "ModuleNotFoundError"
         detail = "not installed: nothing runs ONNX detectors" if absent else available.error
@@ -34,7 +34,7 @@ def provider_checks(available: Answer, gpus: Gpus, ask: Ask) -> list[Check]:
     checks = []
     for name in PROVIDERS:
         if name not in asked:
-            mend = f"pip uninstall -y onnxruntime && {install}" if gpus.found else None
+            mend = install if gpus.found else None
             detail = "not in the installed onnxruntime"
             checks.append(Check("onnxruntime", name, ABSENT, detail, mend))
             continue
@@ -54,16 +54,20 @@ def _failed(name: str, error: str, gpus: Gpus) -> Check:
     if name == "CUDAExecutionProvider":
         mend = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
         return Check("onnxruntime", name, BROKEN, error, mend)
-    version = next(p for p in PACKAGES if p.name == "tensorrt").version()
-    if version is None or version.split(".")[0] != "10":
-        have = "is not installed" if version is None else f"is {version} here"
+    found = _package("tensorrt").found()
+    if found is None or found[1].split(".")[0] != "10":
+        have = "is not installed" if found is None else f"is {found[1]} here"
         detail = f"needs TensorRT 10 (libnvinfer.so.10), which {have}"
         return Check("onnxruntime", name, ABSENT, detail, _TENSORRT_10)
     return Check("onnxruntime", name, BROKEN, error, _show_libraries())
 
 
+def _package(name: str) -> Package:
+    return next(package for package in PACKAGES if package.name == name)
+
+
 def _reinstall() -> str:
-    name = next((name for name in ONNXRUNTIME if _version(name)), "onnxruntime")
+    name, _ = _package("onnxruntime").found() or ("onnxruntime", "")
     return f"pip install --force-reinstall {name}"
 
 
@@ -81,14 +85,21 @@ def tensorrt_checks(gpus: Gpus, ask: Ask) -> list[Check]:
     for flavour, future in asked.items():
         said, name = future.result(), TITLES[flavour]
         if said.kind == "MissingExtraError":
-            misfit = all(unfit(flavour, "", gpu["compute_capability"]) for gpu in gpus.found)
-            mend = None if gpus.found and misfit else INSTALL[flavour]
-            checks.append(Check("tensorrt", name, ABSENT, "not installed", mend))
+            checks.append(Check("tensorrt", name, ABSENT, "not installed", _worth(flavour, gpus)))
         elif said.error is not None:
             checks.append(Check("tensorrt", name, BROKEN, said.error, INSTALL[flavour]))
         else:
             checks.append(_fit(flavour, said.value, gpus))
     return checks
+
+
+def _worth(flavour: str, gpus: Gpus) -> str | None:
+    """The command that installs a flavour, where this machine has a use for it."""
+    if not gpus.found:
+        return INSTALL[flavour] if flavour == "rtx" else None  # it builds engines without a GPU
+    if all(unfit(flavour, "", gpu["compute_capability"]) for gpu in gpus.found):
+        return None
+    return install_onnxruntime(gpu=True) if flavour == "tensorrt" else INSTALL[flavour]
 
 
 def _fit(flavour: str, said: dict[str, object], gpus: Gpus) -> Check:
@@ -104,7 +115,7 @@ def _fit(flavour: str, said: dict[str, object], gpus: Gpus) -> Check:
     if not wrong:
         return Check("tensorrt", name, OK, f"{version}: builds and runs engines")
     other = "rtx" if flavour == "tensorrt" else "tensorrt"
-    return Check("tensorrt", name, NOTE, f"{version}, but {'; '.join(wrong)}", INSTALL[other])
+    return Check("tensorrt", name, NOTE, f"{version}, but {'; '.join(wrong)}", _worth(other, gpus))
 
 
 def unfit(flavour: str, version: str, capability: str) -> str | None:
@@ -126,33 +137,24 @@ def unfit(flavour: str, version: str, capability: str) -> str | None:
 
 
 def detector_checks(providers: list[Check], ask: Ask) -> list[Check]:
-    """The bundled detector, asked on the CPU and on every provider that loads, must answer alike."""
+    """The bundled detector, on the CPU and on every provider that loads: it must answer alike."""
     works = [PROVIDERS[c.name] for c in providers if c.status == OK and c.name in PROVIDERS]
-    devices = works or ["cpu"]
-    answers = {device: future.result() for device, future in _start(devices, ask).items()}
-    first = next((a.value["scores"] for a in answers.values() if a.error is None), None)
-    checks = []
-    for device, said in answers.items():
-        name = f"bundled detector on {device}"
+    asked = {device: ask("detector", device) for device in works or ["cpu"]}
+    checks: list[Check] = []
+    first: tuple[str, list[float]] | None = None
+    for device, future in asked.items():
+        said, name = future.result(), f"bundled detector on {device}"
         if said.error is not None:
             status = MISSING if said.kind == "MissingExtraError" else BROKEN
-            mend = "pip install 'whyfake[cpu]'" if status == MISSING else _reinstall()
+            mend = install_onnxruntime(gpu=False) if status == MISSING else _reinstall()
             checks.append(Check("detector", name, status, said.error, mend))
             continue
-        value = said.value
-        apart = max(
-            abs(a - b)
-            for ours, theirs in zip(value["scores"], first, strict=True)
-            for a, b in zip(ours, theirs, strict=True)
-        )
+        first = first or (device, said.value["p"])
+        apart = max(abs(a - b) for a, b in zip(said.value["p"], first[1], strict=True))
         if apart > 0.01:
-            detail = f"its probabilities differ by {apart:.3f} from those on {devices[0]}"
+            detail = f"its probabilities differ by {apart:.3f} from those on {first[0]}"
             checks.append(Check("detector", name, BROKEN, detail, _reinstall()))
         else:
-            detail = f"answers, {value['seconds']:.1f} s from opening it ({value['engine']})"
+            detail = f"answers {said.value['seconds']:.1f} s after opening ({said.value['engine']})"
             checks.append(Check("detector", name, OK, detail))
     return checks
-
-
-def _start(devices: list[str], ask: Ask):  # type: ignore[no-untyped-def]
-    return {device: ask("detector", device) for device in devices}

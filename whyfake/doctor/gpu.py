@@ -32,8 +32,9 @@ class Gpus:
     def _none(self, answer: Answer, nodes: list[str]) -> Check:
         why = answer.error or "the driver shows no GPU"
         if answer.kind == "MissingExtraError":
-            why, mend = "unknown: nothing is installed to ask the driver with", "gpu"
-            return Check("gpu", "gpu", ABSENT, why, f"pip install 'whyfake[{mend}]'")
+            signs = bool(nodes or self.kernel)
+            why = "there is a driver, but nothing is installed to ask it" if signs else "none seen"
+            return Check("gpu", "gpu", ABSENT, why, "pip install cuda-bindings" if signs else None)
         if nodes or answer.kind in ("crash", "timeout"):
             detail = f"{why} (device files: {', '.join(nodes) or 'none'})"
             return Check("gpu", "gpu", BROKEN, detail, "nvidia-smi")

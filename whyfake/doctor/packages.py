@@ -17,7 +17,8 @@ class Package:
     """A distribution, the module that is loaded to try it, and what it is for.
 
     `extra` is whyfake's extra that brings it, None where whyfake always needs it. Where `module` is
-    empty another check loads it. `also` are distributions that bring the same module.
+    empty another check loads it, and says what installs it. `also` are distributions that bring the
+    same module.
     """
 
     name: str
@@ -31,9 +32,10 @@ class Package:
         """The command that installs it."""
         return f"pip install 'whyfake[{self.extra}]'" if self.extra else f"pip install {self.name}"
 
-    def version(self) -> str | None:
-        """The installed version, by its metadata; None where it is not installed."""
-        return next((found for name in (self.name, *self.also) if (found := _version(name))), None)
+    def found(self) -> tuple[str, str] | None:
+        """The installed distribution and its version, by its metadata; None where there is none."""
+        names = ((name, version_of(name)) for name in (self.name, *self.also))
+        return next(((name, version) for name, version in names if version), None)
 
 
 _OPENCV = ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
@@ -49,8 +51,7 @@ PACKAGES = (
     Package("rich", "rich.console", "tables and progress"),
     Package("threadpoolctl", "threadpoolctl", "keeping threads apart"),
     *([Package("tomli", "tomli", "settings files")] if sys.version_info < (3, 11) else []),
-    Package("onnxruntime", "", "running detectors", "cpu"),
-    Package("onnxruntime-gpu", "", "running detectors on a GPU", "gpu"),
+    Package("onnxruntime", "", "running detectors", "cpu", also=ONNXRUNTIME[1:]),
     Package("tensorrt", "", "engines", "gpu", also=("tensorrt-cu13", "tensorrt-cu12")),
     Package("tensorrt-rtx", "", "engines on GeForce and RTX cards", "rtx"),
     Package("cuda-bindings", "cuda.bindings.driver", "device memory", "gpu"),
@@ -69,7 +70,8 @@ CONFLICTS = (
 """Distributions that bring the same module: the one installed last overwrites the others' files."""
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """The installed version of a distribution; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -81,13 +83,16 @@ def start_imports(ask: Ask) -> dict[str, Future[Answer]]:
     base = [package.module for package in PACKAGES if package.extra is None]
     started = {"": ask("imports", base)}
     for package in PACKAGES:
-        if package.extra and package.module and package.version():
+        if package.extra and package.module and package.found():
             started[package.module] = ask("imports", [package.module])
     return started
 
 
-def package_checks(started: dict[str, Future[Answer]], ask: Ask) -> list[Check]:
-    """What came of it. Where the common child crashed, each is loaded apart: one is the culprit."""
+def package_checks(started: dict[str, Future[Answer]], ask: Ask, *, gpu: bool) -> list[Check]:
+    """What came of it; `gpu`: whether there is one, so that what needs one is worth installing.
+
+    Where the common child crashed, each of its packages is loaded apart: one is the culprit.
+    """
     together = started.pop("").result()
     said: dict[str, Any] = dict(together.value or {})
     if together.error is not None:
@@ -97,29 +102,46 @@ def package_checks(started: dict[str, Future[Answer]], ask: Ask) -> list[Check]:
     for module, future in started.items():
         answer = future.result()
         said[module] = answer.error or answer.value[module]
-    return [_check(package, said.get(package.module)) for package in PACKAGES] + conflicts()
+    checks = [_check(package, said.get(package.module), gpu) for package in PACKAGES]
+    return checks + conflicts(gpu=gpu)
 
 
-def _check(package: Package, error: str | None) -> Check:
-    found = package.version()
+def _check(package: Package, error: str | None, gpu: bool) -> Check:
+    found = package.found()
     if found is None:
         status = ABSENT if package.extra else MISSING
-        return Check("packages", package.name, status, package.purpose, package.install)
+        useful = package.module and (gpu or package.extra not in ("gpu", "pycuda"))
+        mend = package.install if useful else None
+        return Check("packages", package.name, status, f"not installed: {package.purpose}", mend)
+    name, version = found
+    said = version if name == package.name else f"{name} {version}"
     if error is not None:
-        name = next(name for name in (package.name, *package.also) if _version(name))
-        mend = f"pip install --force-reinstall --no-deps {name}=={found}"
-        return Check("packages", package.name, BROKEN, f"{found}: {error}", mend)
-    return Check("packages", package.name, OK, f"{found}: {package.purpose}")
+        mend = f"pip install --force-reinstall {name}=={version}"
+        return Check("packages", package.name, BROKEN, f"{said}: {error}", mend)
+    return Check("packages", package.name, OK, f"{said}: {package.purpose}")
 
 
-def conflicts() -> list[Check]:
+def conflicts(*, gpu: bool) -> list[Check]:
     """Installed packages that overwrite each other's files."""
     checks = []
     for names in CONFLICTS:
-        found = [name for name in names if _version(name)]
+        found = [name for name in names if version_of(name)]
         if len(found) > 1:
-            keep = found[-1]
+            keep = "onnxruntime" if names is ONNXRUNTIME and not gpu else found[-1]
             mend = f"pip uninstall -y {' '.join(found)} && pip install {keep}"
             detail = f"{' and '.join(found)} are both installed and overwrite each other's files"
             checks.append(Check("packages", " + ".join(found), BROKEN, detail, mend))
     return checks
+
+
+def install_onnxruntime(*, gpu: bool) -> str:
+    """The command that brings the ONNX Runtime for this machine, in place of another one."""
+    if not gpu:
+        return "pip install 'whyfake[cpu]'"
+    other = version_of("onnxruntime") is not None
+    return ("pip uninstall -y onnxruntime && " if other else "") + "pip install 'whyfake[gpu]'"
+
+
+def versions() -> dict[str, str | None]:
+    """Every distribution that counts, by name; None where it is not installed."""
+    return {name: version_of(name) for p in PACKAGES for name in (p.name, *p.also)}
