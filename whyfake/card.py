@@ -26,7 +26,8 @@ class InputSpec:
     """The picture that the graph wants: `(value·(high − low) + low − mean) / std`, value in [0, 1].
 
     `range`, `mean` and `std` are in the graph's own units; `mean` and `std` apply after `range`.
-    `layout` is read off the graph where the card leaves it out.
+    `layout` is read off the graph where the card leaves it out. `neutral` is the RGB colour in
+    [0, 1] that the network inside sees as zero, where its normalisation is part of the graph.
     """
 
     height: int
@@ -37,10 +38,13 @@ class InputSpec:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     layout: str | None = None
+    neutral: tuple[float, float, float] | None = None
 
     @property
     def neutral_color(self) -> tuple[float, float, float]:
-        """The RGB colour in [0, 1] that the graph sees as zero (the data set's mean colour)."""
+        """The RGB colour in [0, 1] that the network sees as zero (the data set's mean colour)."""
+        if self.neutral is not None:
+            return self.neutral
         low, high = self.range
         red, green, blue = (min(max((m - low) / (high - low), 0.0), 1.0) for m in self.mean)
         return (blue, green, red) if self.color == "BGR" else (red, green, blue)
@@ -100,11 +104,14 @@ class DetectorCard:
             mean=source.numbers("mean", 3, (0.0, 0.0, 0.0)),
             std=source.numbers("std", 3, (1.0, 1.0, 1.0)),
             layout=source.choice("layout", LAYOUTS, None),
+            neutral=source.numbers("neutral", 3, None),
         )
         if spec.range[0] >= spec.range[1]:
             raise CardError(f"{where}: input.range must rise, got {list(spec.range)}")
         if min(spec.std) <= 0:
             raise CardError(f"{where}: input.std must be positive, got {list(spec.std)}")
+        if spec.neutral is not None and not all(0 <= value <= 1 for value in spec.neutral):
+            raise CardError(f"{where}: input.neutral must lie in [0, 1], got {list(spec.neutral)}")
         source.done()
         sink = _Reader(reader.take("output", dict), f"{where}: output")
         output = OutputSpec(
@@ -223,8 +230,10 @@ class _Reader:
             raise CardError(f"{self._where}: {unknown(key, value, known)}")
         return value
 
-    def numbers(self, key: str, count: int, default: tuple[float, ...]) -> Any:
+    def numbers(self, key: str, count: int, default: tuple[float, ...] | None) -> Any:
         value = self.take(key, (list, tuple), default)
+        if value is None:
+            return None
         if len(value) != count or not all(_is_number(v) for v in value):
             raise CardError(f"{self._where}: '{key}' must be {count} numbers, got {list(value)}")
         return tuple(float(v) for v in value)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -77,3 +78,9 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
             f"{purpose} needs the package '{module}', which is not installed: "
             f"pip install 'whyfake[{extra}]'"
         ) from None
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """What an error of another package says, on one line; its kind where it says nothing."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    return text[:limit] or type(error).__name__

@@ -8,7 +8,9 @@ world: float32 RGB (N, 3, h, w) in [0, 1] goes in, scores come out that do not u
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,13 +86,14 @@ def load_graph(path: str | Path) -> tuple[onnx.ModelProto, GraphInfo]:
         raise DetectorError(f"{path}: cannot read its external data: {reason}") from None
     for tensor in outside:
         digest.update(tensor.raw_data)
-    info = _describe(model, digest.hexdigest())
+    info = describe(model, digest.hexdigest())
     if not info.inputs:
         raise DetectorError(f"{path} takes no input: it is no detector")
     return model, info
 
 
-def _describe(model: onnx.ModelProto, sha256: str) -> GraphInfo:
+def describe(model: onnx.ModelProto, sha256: str) -> GraphInfo:
+    """What a graph says of itself; `sha256` is that of its file."""
     constants = {tensor.name for tensor in model.graph.initializer}
     endings = {}
     for output in model.graph.output:
@@ -271,10 +274,18 @@ def pixels_to_scores(model: onnx.ModelProto, card: DetectorCard, port: Port) -> 
     Returns the model's bytes and whether a closing Sigmoid or Softmax was taken off. `model` itself
     is not changed. Raises DetectorError.
     """
+    adapted, stripped = fold(model, card, port)
+    return serialised(adapted), stripped
+
+
+def fold(model: onnx.ModelProto, card: DetectorCard, port: Port) -> tuple[onnx.ModelProto, bool]:
+    """The same, as a model: a copy whose input is `whyfake_pixels` and output `whyfake_scores`."""
     import onnx
 
     adapted = onnx.ModelProto()
     adapted.CopyFrom(model)
+    inner = tuple(_moved_aside(adapted.graph, name) for name in (port.input, port.output))
+    port = replace(port, input=inner[0], output=inner[1])
     closing = _closing_activation(adapted, port.output)
     stripped = closing is not None
     if closing is not None:  # taking off LogSoftmax changes nothing, log-softmax being idempotent
@@ -287,30 +298,95 @@ def pixels_to_scores(model: onnx.ModelProto, card: DetectorCard, port: Port) -> 
     adapted.graph.output.append(
         onnx.helper.make_tensor_value_info(SCORES, onnx.TensorProto.FLOAT, None)
     )
+    return adapted, stripped
+
+
+class Chain:
+    """Nodes one after the other, from the tensor `current` on; for the caller to put in place."""
+
+    def __init__(self, graph: onnx.GraphProto, current: str) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.current = current
+        self._graph = graph
+        self._used = _names(graph)
+
+    def then(self, op: str, *others: Any, to_name: str | None = None, **attributes: Any) -> None:
+        """Add a node that takes `current` and more, names or constant arrays.
+
+        Its output is the new `current`.
+        """
+        from onnx import helper, numpy_helper
+
+        names = [self.current]
+        for value in others:
+            name = value if isinstance(value, str) else self.fresh("whyfake_constant")
+            if not isinstance(value, str):
+                self._graph.initializer.append(numpy_helper.from_array(value, name))
+            names.append(name)
+        self.current = to_name or self.fresh("whyfake_step")
+        self.nodes.append(helper.make_node(op, names, [self.current], **attributes))
+
+    def fresh(self, stem: str) -> str:
+        """A name that nothing in the graph has."""
+        name = next(n for i in count() if (n := f"{stem}_{i}") not in self._used)
+        self._used.add(name)
+        return name
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and those inside its If, Loop and Scan nodes, which see its names."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node:
+                    yield from _graphs(inner)
+
+
+def _names(graph: onnx.GraphProto) -> set[str]:
+    used = {tensor.name for part in _graphs(graph) for tensor in (*part.input, *part.initializer)}
+    nodes = [node for part in _graphs(graph) for node in part.node]
+    return used | {name for node in nodes for name in (*node.input, *node.output)}
+
+
+def _moved_aside(graph: onnx.GraphProto, name: str) -> str:
+    """Give an input or output another name where it has one of ours (the graph was folded before).
+
+    Returns the name that it has now.
+    """
+    if name not in (PIXELS, SCORES):
+        return name
+    used = _names(graph)
+    new = next(n for i in count() if (n := f"{name}_{i}") not in used)
+    for part in _graphs(graph):
+        for node in part.node:
+            node.input[:] = [new if item == name else item for item in node.input]
+            node.output[:] = [new if item == name else item for item in node.output]
+    for item in (*graph.input, *graph.output, *graph.value_info):
+        if item.name == name:
+            item.name = new
+    return new
+
+
+def serialised(model: onnx.ModelProto) -> bytes:
+    """The model's bytes. Raises DetectorError over protobuf's limit of 2 GB."""
+    from google.protobuf.message import EncodeError
+
     try:
-        return adapted.SerializeToString(), stripped
-    except ValueError as error:  # protobuf's limit of 2 GB
+        content: bytes = model.SerializeToString()
+    except (ValueError, EncodeError) as error:
         raise DetectorError(f"the model is too large to be rewritten in memory: {error}") from None
+    return content
 
 
 def _put_pixels_in_front(graph: onnx.GraphProto, card: DetectorCard, port: Port) -> None:
     """Prepend the nodes that turn RGB pixels in [0, 1] into what the graph's input expects."""
     import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     spec = card.input
-    nodes: list[Any] = []
-    current = PIXELS
-
-    def then(op: str, *constants: Any, **attributes: Any) -> None:
-        nonlocal current
-        names = [current]
-        for value in constants:
-            name = f"whyfake_constant_{len(graph.initializer)}"
-            graph.initializer.append(numpy_helper.from_array(value, name))
-            names.append(name)
-        current = f"whyfake_front_{len(nodes)}"
-        nodes.append(helper.make_node(op, names, [current], **attributes))
+    chain = Chain(graph, PIXELS)
+    then = chain.then
 
     low, high = spec.range
     mean, std = np.array(spec.mean), np.array(spec.std)
@@ -329,10 +405,10 @@ def _put_pixels_in_front(graph: onnx.GraphProto, card: DetectorCard, port: Port)
         then("Cast", to=TensorProto.UINT8)
     elif port.input_type == "float16":
         then("Cast", to=TensorProto.FLOAT16)
-    nodes.append(helper.make_node("Identity", [current], [port.input]))
+    chain.then("Identity", to_name=port.input)
     body = list(graph.node)
     del graph.node[:]
-    graph.node.extend(nodes + body)
+    graph.node.extend(chain.nodes + body)
     for index, item in enumerate(graph.input):
         if item.name == port.input:
             del graph.input[index]

@@ -6,10 +6,12 @@ quiet: a call returns False or None and says why to a logger, so every call here
 
 from __future__ import annotations
 
+import functools
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import EngineError, MissingExtraError, unknown
+from .errors import EngineError, MissingExtraError, UsageError, unknown
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 """Flavour → Python module, the preferred one first."""
@@ -45,7 +47,7 @@ def load_tensorrt(flavour: str | None, purpose: str) -> TensorRt:
     for an unknown flavour.
     """
     if flavour is not None and flavour not in MODULES:
-        raise EngineError(unknown("TensorRT flavour", flavour, MODULES))
+        raise UsageError(unknown("TensorRT flavour", flavour, MODULES))
     for name in [flavour] if flavour else MODULES:
         found = _import(name)
         if found is not None:
@@ -58,8 +60,6 @@ def load_tensorrt(flavour: str | None, purpose: str) -> TensorRt:
 
 def _import(flavour: str) -> Any:
     """The module; None where it is not installed."""
-    import importlib
-
     name = MODULES[flavour]
     try:
         return importlib.import_module(name)
@@ -77,8 +77,18 @@ def _import(flavour: str) -> Any:
 
 
 def message_log(trt: Any) -> Any:
-    """A logger for TensorRT that keeps warnings and errors; `reason()` says the last errors."""
+    """TensorRT's logger, emptied: it keeps warnings and errors, `reason()` says the last errors.
 
+    There is one a process: TensorRT goes on with the first logger that it was given.
+    """
+    log = _only_log(trt)
+    log.errors.clear()
+    log.warnings.clear()
+    return log
+
+
+@functools.cache
+def _only_log(trt: Any) -> Any:
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from . import doctor as doctor  # each of these modules adds its commands to `app`
-from . import explain as explain
+from . import build as build
+from . import doctor as doctor
+from . import explain as explain  # each of these modules adds its commands to `app`
+from . import export as export
 from .app import app
 
 __all__ = ["app", "main"]

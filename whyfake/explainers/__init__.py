@@ -6,7 +6,8 @@ from .base import Attribution, Explainer, Scene, Target, options, region_means
 from .baselines import NAMES as BASELINES
 from .baselines import baseline_image, check_baseline
 from .lime import Lime
-from .nes import AdversarialSample, Nes
+from .nes import AdversarialSample, Directions, Nes, real_margin
+from .noise_floor import trusted_nes
 from .regions import parse_regions, region_map
 from .rise import Rise
 from .shap import Shap
@@ -27,6 +28,7 @@ __all__ = [
     "METHODS",
     "AdversarialSample",
     "Attribution",
+    "Directions",
     "Explainer",
     "Lime",
     "Nes",
@@ -39,6 +41,8 @@ __all__ = [
     "check_baseline",
     "options",
     "parse_regions",
+    "real_margin",
     "region_map",
     "region_means",
+    "trusted_nes",
 ]

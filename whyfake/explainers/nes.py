@@ -81,7 +81,7 @@ class Nes:
         low = np.maximum(frame - np.float32(self.epsilon), 0)
         high = np.minimum(frame + np.float32(self.epsilon), 1)
         channels = 1 if self.noise == "luma" else 3
-        directions = _Directions(frame.shape[1:], channels, seed, rng)
+        directions = Directions(frame.shape[1:], channels, seed, rng)
         image, asked, before = frame, 0, 0.0
         for step in range(self.steps + 1):
             last = step == self.steps
@@ -136,8 +136,11 @@ def antithetic_gradient(batch: NoiseStep, scores: NDArray[np.float64]) -> FloatA
     return gradient
 
 
-class _Directions:
-    """Draws a step's batch: the centre and both sides of random slices of the noise table."""
+class Directions:
+    """Draws a step's batch: the centre and both sides of random slices of the noise table.
+
+    `size` is the frame's (h, w), `channels` 1 or 3, `seed` the table's, `rng` draws the offsets.
+    """
 
     def __init__(
         self, size: tuple[int, ...], channels: int, seed: int, rng: np.random.Generator
@@ -150,6 +153,7 @@ class _Directions:
     def batch(
         self, center: FloatArray, pairs: int, sigma: float, mask: FloatArray | None
     ) -> NoiseStep:
+        """The centre, then `pairs` directions with sign +, then the same with sign −."""
         offsets = self._rng.integers(0, len(self._table) - self._length + 1, pairs)
         return NoiseStep(
             center=center,

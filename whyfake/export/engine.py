@@ -56,12 +56,12 @@ def plan_from_onnx(
     worker = threading.Thread(target=build.run, name="tensorrt-build", daemon=True)
     worker.start()
     try:
-        while worker.is_alive():
-            worker.join(0.1)
+        # not worker.join(): where Ctrl-C interrupts that, the thread counts as ended
+        while not build.done.wait(0.1):
             build.report()
     except KeyboardInterrupt:
         build.cancelled = True
-        worker.join()
+        build.done.wait()
         raise
     if build.error is not None:
         raise build.error
@@ -87,6 +87,7 @@ class _Build:
         self._progress = progress
         self._phase: tuple[str, float] | None = None
         self.cancelled = False
+        self.done = threading.Event()
         self.plan: Plan | None = None
         self.error: BaseException | None = None
 
@@ -101,6 +102,8 @@ class _Build:
             self.plan = self._build()
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             self.error = error
+        finally:
+            self.done.set()
 
     def _build(self) -> Plan:
         trt: Any = self._tensorrt.module
@@ -109,23 +112,26 @@ class _Build:
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)
         if not parser.parse(self._model):
-            found = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-            reason = "; ".join(" ".join(text.split()) for text in found) or log.reason()
+            found = [parser.get_error(i) for i in range(parser.num_errors)]
+            where = ", ".join(f"{e.node_operator()} '{e.node_name()}'" for e in found)
+            reason = f"{where}: {log.reason()}" if where else log.reason()
             raise DetectorError(f"{self._tensorrt} cannot take this graph: {reason[:400]}")
         config = builder.create_builder_config()
         self._configure(trt, builder, network, config)
-        cache = config.create_timing_cache(self._timing_cache or b"")
-        if cache is None:  # a cache of another version or GPU
-            cache = config.create_timing_cache(b"")
-        if cache is not None:
-            config.set_timing_cache(cache, False)
+        keeps_timings = self._tensorrt.flavour == "tensorrt"  # RTX measures on the user's machine
+        if keeps_timings:
+            cache = config.create_timing_cache(self._timing_cache or b"")
+            if cache is None:  # a cache of another version or GPU
+                cache = config.create_timing_cache(b"")
+            if cache is not None:
+                config.set_timing_cache(cache, False)
         config.progress_monitor = _monitor(trt, self)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             if self.cancelled:
                 raise KeyboardInterrupt
             raise EngineError(f"{self._tensorrt} built no engine: {log.reason()[:400]}")
-        kept = config.get_timing_cache()
+        kept = config.get_timing_cache() if keeps_timings else None
         return Plan(bytes(plan), None if kept is None else bytes(kept.serialize()))
 
     def _configure(self, trt: Any, builder: Any, network: Any, config: Any) -> None:

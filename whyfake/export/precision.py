@@ -136,7 +136,6 @@ class _Rewriter:
                     for position, name in enumerate(node.output)
                     if name in self._floats and self._takes_low(schema, position, outputs=True)
                 )
-        self._outputs_as_float()
         del self._graph.node[:]
         self._graph.node.extend(self._nodes)
         used = {name for node in self._graph.node for name in node.input}
@@ -209,27 +208,6 @@ class _Rewriter:
                 helper.make_tensor(made, self._type, values.shape, values.ravel().tolist())
             )
         return made
-
-    def _outputs_as_float(self) -> None:
-        """A low tensor that is an output of the graph gets a Cast under its own name."""
-        import onnx
-        from onnx import helper
-
-        for item in self._graph.output:
-            if item.name in self._low:
-                inner = f"{item.name}_low"
-                for node in self._nodes:
-                    for names in (node.input, node.output):
-                        _rename(names, item.name, inner)
-                self._nodes.append(
-                    helper.make_node("Cast", [inner], [item.name], to=onnx.TensorProto.FLOAT)
-                )
-
-
-def _rename(names: Any, old: str, new: str) -> None:
-    for position, name in enumerate(names):
-        if name == old:
-            names[position] = new
 
 
 def _float_tensors(model: onnx.ModelProto) -> set[str]:

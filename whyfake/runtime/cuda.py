@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,6 +22,9 @@ from numpy.typing import DTypeLike
 from ..errors import EngineError
 from .cuda_driver import NO_DEVICE, OUT_OF_MEMORY, Array, Driver, DriverError
 from .cuda_packages import load_driver
+
+_page_locked: dict[int, int] = {}
+"""All of the process that came from `pinned`: address → bytes."""
 
 
 class Cuda:
@@ -187,8 +190,11 @@ class Cuda:
         held = self._live.capturing.pop(stream, None)
         if held is None:
             raise EngineError(f"GPU {self.index}: the stream is not being captured")
-        with self._active():
-            graph = self._driver.end_capture(stream)
+        try:
+            with self._active():
+                graph = self._driver.end_capture(stream)
+        finally:
+            self._live.unpin_unused()
         self._live.graphs[graph] = held
         return graph
 
@@ -240,7 +246,7 @@ class Cuda:
                 f"CUDA copy: {_bytes(array.nbytes)} do not fit the {_bytes(room)} allocated"
             )
         captured = self._live.capturing.get(stream)
-        block = self._live.pinned_block(array)
+        block = _block(array)
         if block is not None:
             (self._live.streams[stream] if captured is None else captured)[block] = array
         elif captured is not None and array.nbytes:
@@ -291,84 +297,88 @@ class _Live:
     def __init__(self, driver: Driver, index: int) -> None:
         self._driver = driver
         self._process = os.getpid()
-        self._lock = threading.RLock()  # freeing pinned memory may cut in wherever garbage is found
-        self._closed = False
-        self._blocks: dict[int, int] = {}
+        self._closed = self._released = False
+        self._lock = threading.RLock()  # unpinning may cut in wherever garbage is found
+        self._pinned: set[int] = set()
+        self._unused: list[int] = []
         self.memory: dict[int, int] = {}
+        self.events: set[int] = set()
         self.streams: dict[int, dict[int, Array]] = {}
-        """By stream: the pinned arrays that its copies use."""
+        """By stream: the pinned arrays that its copies use, by block; likewise the next two."""
         self.capturing: dict[int, dict[int, Array]] = {}
         self.graphs: dict[int, dict[int, Array]] = {}
-        self.events: set[int] = set()
         driver.retain(index)
 
     def pin(self, nbytes: int) -> Any:
         """Page-locked memory as an object whose end frees it."""
         address = self._driver.pin(nbytes)
+        self._pinned.add(address)
+        _page_locked[address] = nbytes
         owner = (ctypes.c_char * nbytes).from_address(address)
-        self._blocks[address] = nbytes
         # not at Python's exit: whoever still holds a view then must find it
         weakref.finalize(owner, self._unpin, address).atexit = False
         return owner
 
-    def pinned_block(self, array: Array) -> int | None:
-        """The address of the pinned block that an array lies in."""
-        data = array.ctypes.data
-        for address, nbytes in list(self._blocks.items()):
-            if address <= data < address + nbytes:
-                return address
-        return None
-
     def _unpin(self, address: int) -> None:
-        if os.getpid() != self._process:
-            return
-        del self._blocks[address]
-        with _pushed(self._driver):
-            self._driver.unpin(address)
-        self._let_go()
+        self._unused.append(address)
+        self.unpin_unused()
 
-    def _let_go(self) -> None:
-        """Release the context once nothing is left that lives in it."""
+    def unpin_unused(self) -> None:
+        """Free the pinned memory that nobody holds; the context, if nothing is left in it."""
+        if self.capturing or os.getpid() != self._process:
+            return  # it would break the capture; in a fork it is the parent's
         with self._lock:
-            if self._closed and not self._blocks and self._process:
-                self._process = 0
+            while self._unused:
+                address = self._unused.pop()
+                self._pinned.remove(address)
+                del _page_locked[address]
+                with _pushed(self._driver):
+                    self._driver.unpin(address)
+            if self._closed and not self._pinned and not self._released:
+                self._released = True
                 self._driver.release()
 
     def close(self) -> None:
-        """Free everything but the pinned memory that is still in use; that goes with its users."""
+        """Free everything but the pinned memory that is in use; that goes with its last user."""
         if os.getpid() != self._process:
             return  # a fork: all this is its parent's
         errors: list[EngineError] = []
 
-        def attempt(step: Callable[[int], object], handle: int) -> None:
-            try:
-                step(handle)
-            except EngineError as error:
-                errors.append(error)
+        def attempt(step: Callable[[int], object], handles: Iterable[int]) -> None:
+            for handle in list(handles):
+                try:
+                    step(handle)
+                except EngineError as error:
+                    errors.append(error)
 
         driver = self._driver
         with _pushed(driver):
-            for stream in self.capturing:
-                attempt(lambda handle: driver.free_graph(driver.end_capture(handle)), stream)
-            for step, handles in (
-                (driver.synchronize, self.streams),
-                (driver.free_graph, self.graphs),
-                (driver.free_event, self.events),
-                (driver.free_stream, self.streams),
-                (driver.free, self.memory),
-            ):
-                for handle in list(handles):
-                    attempt(step, handle)
-            for left in (self.capturing, self.graphs, self.events, self.streams, self.memory):
-                left.clear()
+            attempt(lambda stream: driver.free_graph(driver.end_capture(stream)), self.capturing)
+            attempt(driver.synchronize, self.streams)
+            attempt(driver.free_graph, self.graphs)
+            attempt(driver.free_event, self.events)
+            attempt(driver.free_stream, self.streams)
+            attempt(driver.free, self.memory)
+            for handles in (self.capturing, self.graphs, self.events, self.streams, self.memory):
+                handles.clear()
         self._closed = True
-        attempt(lambda _: self._let_go(), 0)
+        attempt(lambda _: self.unpin_unused(), [0])
         if errors:
             raise errors[0]
 
 
+def _block(array: Array) -> int | None:
+    """The address of the page-locked memory that an array lies in."""
+    start = array.ctypes.data
+    for address, nbytes in list(_page_locked.items()):
+        if address <= start < address + nbytes:
+            return address
+    return None
+
+
 @contextlib.contextmanager
 def _pushed(driver: Driver) -> Iterator[None]:
+    """Its context is this thread's inside; outside again, whatever was before."""
     before = driver.push()
     try:
         yield

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -143,22 +144,26 @@ class CudaBindings(Driver):
 class PyCuda(Driver):
     """pycuda: objects that free themselves, which here they are never left to do.
 
-    They would in whatever thread finds them to be garbage, where their context is not current: a
-    warning, and a leak. pycuda keeps a stack of contexts of its own beside the driver's, blind to
-    what others put there; what it so displaces is put back. Where freeing fails, it prints so.
+    They would in whatever thread finds them to be garbage, and where their context is not current
+    they warn and leak, or where it is no more end the process. So they stay in `_handles` and in no
+    variable that a traceback might keep, and are freed with the context pushed; where that fails,
+    pycuda prints so. It also keeps a stack of contexts beside the driver's, blind to what others
+    put there: that is put back.
     """
 
     def __init__(self) -> None:
         self.libcuda = Libcuda()
         self._driver = importlib.import_module("pycuda.driver")
         self.package = f"pycuda {importlib.metadata.version('pycuda')}"
-        self._call(self._driver.init)
+        self._driver.init()
         self._handles: dict[int, Any] = {}
         """Streams, events, memory and page-locked arrays by their ints."""
 
-    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[Any]:
+        """pycuda.driver, its errors as ours."""
         try:
-            return function(*args)
+            yield self._driver
         except self._driver.Error as error:
             # "cuMemAlloc failed: out of memory", of which the name must be found out
             routine, _, text = str(error).partition(" failed: ")
@@ -167,94 +172,108 @@ class PyCuda(Driver):
                     raise self.libcuda.error(routine, code) from None
             raise EngineError(f"{self.package}: {_line(error)}") from None
 
+    def _keep(self, handle: int, thing: Any) -> int:
+        self._handles[handle] = thing
+        return handle
+
     def count(self) -> int:
-        return int(self._call(self._driver.Device.count))
+        with self._asked() as driver:
+            return int(driver.Device.count())
 
     def describe(self, index: int) -> tuple[str, tuple[int, int], int]:
-        device = self._call(self._driver.Device, index)
-        major, minor = self._call(device.compute_capability)
-        return self._call(device.name), (major, minor), int(self._call(device.total_memory))
+        with self._asked() as driver:
+            device = driver.Device(index)
+            major, minor = device.compute_capability()
+            return device.name(), (major, minor), int(device.total_memory())
 
     def retain(self, index: int) -> None:
         self._index = index
-        device = self._call(self._driver.Device, index)
-        self._context = self._call(device.retain_primary_context)
-        # never its destructor: it releases in one thread only, and leaves the context current there
+        with self._asked() as driver:
+            self._context = driver.Device(index).retain_primary_context()
+        # never its own release: it works in one thread only, and leaves the context current there
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
 
     def release(self) -> None:
         self.libcuda.release(self._index)
 
     def is_current(self) -> bool:
-        if self.libcuda.current() != self._context.handle:
-            return False
-        known = self._driver.Context.get_current()
-        return known is not None and bool(known == self._context)
+        return (
+            self.libcuda.current() == self._context.handle
+            and self._driver.Context.get_current() is self._context
+        )
 
     def push(self) -> int:
         before = self.libcuda.current()
-        self._call(self._context.push)
+        with self._asked():
+            self._context.push()
         return before
 
     def pop(self, before: int) -> None:
-        self._call(self._context.pop)
+        with self._asked() as driver:
+            driver.Context.pop()
         if self.libcuda.current() != before:
             self.libcuda.set_current(before)
 
     def memory(self) -> tuple[int, int]:
-        free, total = self._call(self._driver.mem_get_info)
+        with self._asked() as driver:
+            free, total = driver.mem_get_info()
         return int(free), int(total)
 
-    def _keep(self, handle: int, thing: Any) -> int:
-        self._handles[handle] = thing
-        return handle
-
     def allocate(self, nbytes: int) -> int:
-        memory = self._call(self._driver.mem_alloc, nbytes)
-        return self._keep(int(memory), memory)
+        with self._asked() as driver:
+            memory = driver.mem_alloc(nbytes)
+            return self._keep(int(memory), memory)
 
     def free(self, pointer: int) -> None:
-        self._call(self._handles.pop(pointer).free)
+        with self._asked():
+            self._handles.pop(pointer).free()
 
     def pin(self, nbytes: int) -> int:
-        array = self._call(
-            self._driver.pagelocked_empty, nbytes, np.uint8, "C", _PORTABLE_HOST_MEMORY
-        )
-        return self._keep(array.ctypes.data, array)
+        with self._asked() as driver:
+            array = driver.pagelocked_empty(nbytes, np.uint8, "C", _PORTABLE_HOST_MEMORY)
+            return self._keep(array.ctypes.data, array)
 
     def unpin(self, address: int) -> None:
-        self._call(self._handles.pop(address).base.free)
+        with self._asked():
+            self._handles.pop(address).base.free()
 
     def stream(self) -> int:
-        stream = self._call(self._driver.Stream, _NON_BLOCKING_STREAM)
-        return self._keep(stream.handle, stream)
+        with self._asked() as driver:
+            stream = driver.Stream(_NON_BLOCKING_STREAM)
+            return self._keep(stream.handle, stream)
 
     def free_stream(self, stream: int) -> None:
         del self._handles[stream]  # the last reference: its destructor runs here
 
     def event(self) -> int:
-        event = self._call(self._driver.Event, self._driver.event_flags.DISABLE_TIMING)
-        return self._keep(id(event), event)  # pycuda tells nobody the driver's handle
+        with self._asked() as driver:
+            event = driver.Event(driver.event_flags.DISABLE_TIMING)
+            return self._keep(id(event), event)  # pycuda tells nobody the driver's handle
 
     def free_event(self, event: int) -> None:
         del self._handles[event]
 
     def record(self, event: int, stream: int) -> None:
-        self._call(self._handles[event].record, self._handles[stream])
+        with self._asked():
+            self._handles[event].record(self._handles[stream])
 
     def wait(self, stream: int, event: int) -> None:
-        self._call(self._handles[stream].wait_for_event, self._handles[event])
+        with self._asked():
+            self._handles[stream].wait_for_event(self._handles[event])
 
     def upload(self, pointer: int, array: Array, stream: int) -> None:
         source = array.reshape(-1).view(np.uint8)  # any dtype, as bytes
-        self._call(self._driver.memcpy_htod_async, pointer, source, self._handles[stream])
+        with self._asked() as driver:
+            driver.memcpy_htod_async(pointer, source, self._handles[stream])
 
     def download(self, array: Array, pointer: int, stream: int) -> None:
         sink = array.reshape(-1).view(np.uint8)
-        self._call(self._driver.memcpy_dtoh_async, sink, pointer, self._handles[stream])
+        with self._asked() as driver:
+            driver.memcpy_dtoh_async(sink, pointer, self._handles[stream])
 
     def synchronize(self, stream: int) -> None:
-        self._call(self._handles[stream].synchronize)
+        with self._asked():
+            self._handles[stream].synchronize()
 
 
 _PACKAGES: dict[str, tuple[str, Callable[[], Driver]]] = {

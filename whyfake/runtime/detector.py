@@ -42,6 +42,11 @@ class Detector:
         return self.card.input.height, self.card.input.width
 
     @property
+    def exact(self) -> bool:
+        """Whether it computes in float32 throughout, so that small differences are real."""
+        return self.engine.precision == "fp32"
+
+    @property
     def images_seen(self) -> int:
         """Pictures shown to it so far; rows that only fill up a batch do not count."""
         return self._seen

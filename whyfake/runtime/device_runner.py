@@ -121,7 +121,8 @@ class DeviceRunner:
             cuda.download(result, slot.output, slot.stream)
         finally:  # a failure must not leave a copy from the caller's memory under way
             cuda.synchronize(slot.stream)
-        return result.copy()
+        scores: NDArray[np.float32] = result.copy()
+        return scores
 
     def _graph(self, slot: _Slot, count: int) -> int | None:
         """The recorded execution of so many rows; None where recording does not work.
@@ -133,7 +134,6 @@ class DeviceRunner:
             return slot.graphs.get(count)
         cuda = self._cuda
         self._enqueue(slot.input, slot.output, count, self._compute)
-        cuda.synchronize(self._compute)
         cuda.begin_capture(self._compute)
         try:
             self._enqueue(slot.input, slot.output, count, self._compute)

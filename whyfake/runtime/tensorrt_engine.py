@@ -159,7 +159,8 @@ class TensorRtEngine(Engine):
 
     def host_array(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """A page-locked array, which copies to the device fastest."""
-        assert self._cuda is not None
+        if self._cuda is None:
+            raise EngineError(f"{self._path}: the engine is closed")
         array: NDArray[np.float32] = self._cuda.pinned(shape, np.float32)
         array[...] = 0
         return array

@@ -1,0 +1,333 @@
+"""Opens what `whyfake export` is given: a checkpoint, a callable, a program, or an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .card import DetectorCard, find_card, read_card
+from .errors import CardError, UsageError
+from .export.adopt import canonical
+from .export.batch import free_batch
+from .export.cards import Fields, card_from_fields, class_names, fields_of_graph, merged
+from .export.finish import upgraded
+from .export.modules import input_of, module_from_callable, module_from_timm
+from .export.parity import Scorer
+from .export.program import picture_shape, program_from_pt2
+from .export.trace import INPUT, OUTPUT, onnx_from_module, onnx_from_program, scores_of
+from .models import model_file
+from .onnx_graph import GraphInfo, Port, describe, fit, load_graph, pixels_to_scores
+from .perturbation import FloatArray
+from .runtime import Detector
+from .runtime.detector import Lane, log_probs_from_scores
+from .runtime.onnxruntime_engine import OnnxRuntimeEngine
+
+if TYPE_CHECKING:
+    import onnx
+
+LOGITS, LOG_PROBS, PROBS = "logits", "log-probabilities", "probabilities"
+_WEIGHTS = (".ckpt", ".pth", ".pt", ".bin", ".safetensors", ".pkl", ".tar")
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What is to be exported: `source` as the command takes it, and what is said about it.
+
+    `said` holds fields of the card, which win over what is known. `tolerance` bounds |Δ| of scores.
+    """
+
+    source: str
+    arch: str | None = None
+    card: Path | None = None
+    said: Fields = field(default_factory=dict)
+    prefix: str | None = None
+    trust_pickle: bool = False
+    tolerance: float = 1e-4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A canonical graph to try, its card, and what to say if it is the one."""
+
+    graph: onnx.ModelProto
+    card: DetectorCard
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to export: how it is called, its card, and its scores in `unit`.
+
+    `attempts` makes the graphs to try, best first; `made_with` are packages worth recording.
+    """
+
+    what: str
+    card: DetectorCard
+    scores: Scorer
+    unit: str
+    attempts: Callable[[], list[Attempt]]
+    made_with: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def open_source(request: ExportRequest) -> Source:
+    """Open a source by its kind. Raises DetectorError, CardError, UsageError, MissingExtraError."""
+    source = request.source
+    suffix = Path(source).suffix.lower()
+    if request.arch is not None:
+        return _timm(request, request.arch)
+    if suffix == ".onnx" or model_file(source) != Path(source):
+        return _onnx(request)
+    if suffix == ".pt2":
+        return _program(request)
+    if suffix in _WEIGHTS:
+        raise UsageError(f"{source} holds weights only: name their architecture in timm, --arch")
+    module, colon, attribute = source.partition(":")
+    if colon and attribute and not Path(source).exists():
+        if not all(part.isidentifier() for name in (module, attribute) for part in name.split(".")):
+            raise UsageError(f"'{source}' is no module:callable, such as detectors.meso:build")
+        return _callable(request)
+    raise UsageError(
+        f"cannot tell what {source} is: wanted detector.onnx, program.pt2, module:callable, or a "
+        "checkpoint with --arch"
+    )
+
+
+def _timm(request: ExportRequest, arch: str) -> Source:
+    said = _said(request)
+    positive = said.get("output", {}).get("positive")
+    names = class_names(said, request.source)
+    scores = 1 if positive is not None else len(names)
+    module, notes = module_from_timm(
+        arch,
+        request.source,
+        scores,
+        size=_size(said),
+        prefix=request.prefix,
+        trust_pickle=request.trust_pickle,
+    )
+    what = f"{arch} with {Path(request.source).name}"
+    return _module(module, what, Path(request.source).stem, said, notes, ("timm",))
+
+
+def _callable(request: ExportRequest) -> Source:
+    module = module_from_callable(request.source)
+    name = request.source.rpartition(":")[2].rpartition(".")[2]
+    return _module(module, request.source, name, _said(request), (), ())
+
+
+def _module(
+    module: Any,
+    what: str,
+    name: str,
+    said: Fields,
+    notes: tuple[str, ...],
+    made_with: tuple[str, ...],
+) -> Source:
+    """A torch module in evaluation mode, with what timm knows of it under what the user says."""
+    own = input_of(module)
+    known: dict[str, Any] = {"name": name, "input": {}, "output": {"activation": "logits"}}
+    if own:
+        known["input"] = {"height": own["size"][0], "width": own["size"][1]}
+        known["input"].update(mean=own["mean"], std=own["std"])
+    card = card_from_fields(_for_trace(merged(known, said)), what)
+
+    def attempts() -> list[Attempt]:
+        graph = onnx_from_module(module, card, what)
+        return _freed(graph, describe(graph, ""), card, what)
+
+    scorer, unit = _torch_scores(module, card, what)
+    return Source(what, card, scorer, unit, attempts, ("torch", "onnxscript", *made_with), notes)
+
+
+def _program(request: ExportRequest) -> Source:
+    what = request.source
+    program = program_from_pt2(what, trust_pickle=request.trust_pickle)
+    batch, (height, width), layout = picture_shape(program, what)
+    known = {
+        "name": Path(what).stem,
+        "input": {"height": height, "width": width, "layout": layout},
+        "output": {"activation": "logits"},
+    }
+    card = card_from_fields(_for_trace(merged(known, _said(request))), what)
+
+    def attempts() -> list[Attempt]:
+        graph = onnx_from_program(program, what)
+        return _freed(graph, describe(graph, ""), card, what)
+
+    scorer, unit = _torch_scores(program.module(), card, what, batch)
+    return Source(what, card, scorer, unit, attempts, ("torch", "onnxscript"))
+
+
+def _onnx(request: ExportRequest) -> Source:
+    path, what = model_file(request.source), request.source
+    graph, info = load_graph(path)
+    said = dict(request.said)
+    if request.card is None and said.get("classes") and said.get("real"):
+        try:
+            base = find_card(path, info.metadata)[0].to_dict()
+        except CardError:
+            base = {"name": path.stem, **fields_of_graph(info, said, what)}
+    else:
+        base = find_card(path, info.metadata, request.card)[0].to_dict()
+    base.pop("parity", None)  # of another model
+    card = card_from_fields(merged(base, said), what)
+    port = fit(info, card, what)
+    content, stripped = pixels_to_scores(graph, card, port)
+    scorer = OnnxScorer(content, card, what, stripped=stripped, batch=port.batch)
+
+    def attempts() -> list[Attempt]:
+        newer = upgraded(graph, info.opset, what)
+        notes = f"opset {info.opset} raised to 13" if newer is not graph else ""
+        return _freed(newer, describe(newer, info.sha256), card, what, notes)
+
+    return Source(what, card, scorer.log_probs, LOG_PROBS, attempts)
+
+
+def _said(request: ExportRequest) -> Fields:
+    """What the user says of a torch model: a card's file, with the options over it."""
+    if request.card is None:
+        return request.said
+    return merged(read_card(request.card).to_dict(), request.said)
+
+
+def _size(said: Fields) -> tuple[int, int] | None:
+    spec = said.get("input", {})
+    return (spec["height"], spec["width"]) if {"height", "width"} <= set(spec) else None
+
+
+def _for_trace(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same for a graph that is about to be traced, with the names that it will have."""
+    fields.pop("parity", None)
+    fields["input"] = {**fields.get("input", {}), "name": INPUT}
+    fields["output"] = {**fields.get("output", {}), "name": OUTPUT}
+    return fields
+
+
+def _freed(
+    graph: onnx.ModelProto, info: GraphInfo, card: DetectorCard, what: str, note: str = ""
+) -> list[Attempt]:
+    """The graph with its batch freed, then as it is; the latter alone where its batch is free."""
+    port = _checked_fit(info, card, what)
+    plain = Attempt(*canonical(graph, info, card, what), note=note)
+    if port.batch is None:
+        return [plain]
+    attempts = []
+    freed = free_batch(graph, port.input, port.batch)
+    if freed is not None:
+        again = canonical(freed, describe(freed, info.sha256), card, what)
+        attempts.append(Attempt(*again, note=_joined(note, f"batch freed, was {port.batch}")))
+    fixed = f"the batch stays fixed at {port.batch}: the graph is built around it"
+    return [*attempts, replace(plain, note=_joined(note, fixed))]
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
+
+
+def _checked_fit(info: GraphInfo, card: DetectorCard, what: str) -> Port:
+    """`fit`, with the option that mends a wrong activation."""
+    ending = next((e for name, e in info.endings.items() if name == card.output.name), None)
+    if card.output.name == OUTPUT and ending not in (None, card.output.activation):
+        raise CardError(f"{what} ends in {ending}: pass --activation {ending}")
+    return fit(info, card, what)
+
+
+def _torch_scores(
+    module: Any, card: DetectorCard, what: str, batch: int | None = None
+) -> tuple[Scorer, str]:
+    """The module's scores as they can be compared, and in which unit.
+
+    Probabilities cannot be turned back to logits where they saturate, so they are compared as such.
+    """
+    activation = card.output.activation
+
+    def raw(images: FloatArray) -> FloatArray:
+        return scores_of(module, card, images, what)
+
+    asked = raw if batch is None else filled(raw, batch)
+    if activation == "logits":
+        return asked, LOGITS
+    if activation == "log_softmax":
+        return asked, LOG_PROBS
+    return lambda images: probabilities(asked(images), card), PROBS
+
+
+def probabilities(raw: FloatArray, card: DetectorCard) -> NDArray[np.float64]:
+    """P(class) (n, C) of what a model gives, as its card reads it. Raises DetectorError."""
+    return np.exp(log_probs_from_scores(raw, card, stripped=False).astype(np.float64))
+
+
+def filled(scores: Callable[[FloatArray], FloatArray], batch: int) -> Scorer:
+    """A scorer of any number of pictures from one that takes `batch` at a time."""
+
+    def scorer(images: FloatArray) -> FloatArray:
+        rows = []
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            full = np.zeros((batch, *images.shape[1:]), np.float32)
+            full[: len(part)] = part
+            rows.append(scores(full)[: len(part)])
+        return np.concatenate(rows)
+
+    return scorer
+
+
+class OnnxScorer:
+    """Scores of a graph from `whyfake_pixels` to `whyfake_scores`, by ONNX Runtime on the CPU.
+
+    Pictures that are asked for together run as one batch, unless the graph fixes `batch`.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        card: DetectorCard,
+        what: str,
+        *,
+        stripped: bool = False,
+        batch: int | None = None,
+    ) -> None:
+        self._content, self._card, self._what = content, card, what
+        self._stripped, self._fixed = stripped, batch
+        self._detector: Detector | None = None
+        self._lane: Lane | None = None
+
+    def raw(self, images: FloatArray) -> FloatArray:
+        """What the graph gives, (n, columns). Raises DetectorError, EngineError."""
+        lane = self._lane_for(len(images))
+        rows = []
+        for start in range(0, len(images), lane.rows):
+            part = images[start : start + lane.rows]
+            lane.buffer[: len(part)] = part
+            rows.append(lane.run(len(part)))
+        return np.concatenate(rows)
+
+    def log_probs(self, images: FloatArray) -> FloatArray:
+        """Log-probabilities (n, C), as `Detector` gives them."""
+        raw = self.raw(images)
+        assert self._detector is not None
+        return self._detector.decode(raw)
+
+    def scores(self, unit: str) -> Scorer:
+        """Its scores in that unit."""
+        if unit == LOGITS:
+            return self.raw
+        if unit == LOG_PROBS:
+            return self.log_probs
+        return lambda images: probabilities(self.raw(images), self._card)
+
+    def _lane_for(self, images: int) -> Lane:
+        size = self._fixed or images
+        if self._detector is None or self._detector.engine.batch != size:
+            engine = OnnxRuntimeEngine(self._content, device="cpu", batch=size, name=self._what)
+            self._detector = Detector(engine, self._card, stripped=self._stripped)
+            self._lane = self._detector.lane()
+        assert self._lane is not None
+        return self._lane
