@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.resources
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import emulated_cuda
 import jsonschema
 import pytest
 from onnx import TensorProto, helper
@@ -24,6 +26,7 @@ from whyfake.doctor.engines import detector_checks, provider_checks, tensorrt_ch
 from whyfake.doctor.gpu import Gpus, device_nodes, jetson, kernel_driver
 from whyfake.doctor.packages import Package, conflicts, package_checks, start_imports
 from whyfake.doctor.probes import RELU, gpus, provider
+from whyfake.tensorrt_api import INSTALL
 
 COMMAND = Path(sys.executable).with_name("whyfake")
 SEGFAULT, HANG = "import ctypes; ctypes.string_at(0)", "import time; time.sleep(300)"
@@ -154,6 +157,13 @@ def test_two_onnxruntimes_overwrite_each_other(
         assert "onnxruntime and onnxruntime-gpu are both installed" in check.detail
         remove = "pip uninstall -y onnxruntime onnxruntime-gpu"
         assert check.mend == f"{remove} && pip install {keep}"
+
+
+def test_every_extra_that_is_recommended_exists() -> None:
+    project = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text()
+    extras = {package.extra for package in packages.PACKAGES if package.extra}
+    extras |= set(re.findall(r"whyfake\[(\w+)\]", " ".join(INSTALL.values())))
+    assert {extra for extra in extras if f"\n{extra} = [" not in project} == set()
 
 
 # --- the driver
@@ -396,3 +406,21 @@ def test_without_a_driver_the_gpus_say_so(monkeypatch: pytest.MonkeyPatch) -> No
     else:
         with pytest.raises(EngineError, match="no NVIDIA driver"):
             gpus()
+
+
+@pytest.mark.skipif(emulated_cuda.COMPILER is None, reason="needs a C compiler")
+def test_with_a_driver_the_gpus_are_named_and_nothing_ends_the_command(tmp_path: Path) -> None:
+    """The driver is the emulated one, on which TensorRT may crash: that is told, not suffered."""
+    pytest.importorskip("cuda.bindings")
+    environment = emulated_cuda.environment(emulated_cuda.build(tmp_path), devices=2)
+    run = [str(COMMAND), "doctor", "--json"]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True)
+    assert "Traceback" not in done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    check_schema(report)
+    assert [gpu["index"] for gpu in report["gpus"]] == [0, 1]
+    assert re.fullmatch(r"\d+\.\d+", report["driver"]["cuda"])
+    checks = {(check["group"], check["name"]): check for check in report["checks"]}
+    assert checks["gpu", "gpu 0"]["status"] == checks["gpu", "gpu 1"]["status"] == "ok"
+    assert checks["onnxruntime", "CPUExecutionProvider"]["status"] == "ok"
+    assert done.returncode == (0 if report["ok"] else 1)

@@ -55,12 +55,12 @@ PACKAGES = (
     Package("tensorrt", "", "engines", "gpu", also=("tensorrt-cu13", "tensorrt-cu12")),
     Package("tensorrt-rtx", "", "engines on GeForce and RTX cards", "rtx"),
     Package("cuda-bindings", "cuda.bindings.driver", "device memory", "gpu"),
-    Package("pycuda", "pycuda", "device memory, where it is installed", "pycuda"),
+    Package("pycuda", "pycuda", "device memory, in place of cuda-bindings", "pycuda"),
     Package("torch", "torch", "exporting checkpoints, training", "export"),
     Package("timm", "timm", "exporting checkpoints by architecture", "export"),
     Package("onnxscript", "onnxscript", "exporting checkpoints", "export"),
     Package("safetensors", "safetensors", "exporting checkpoints", "export"),
-    Package("av", "av", "video", "train"),
+    Package("av", "av", "video", "video"),
 )
 CONFLICTS = (
     ONNXRUNTIME,
