@@ -168,10 +168,9 @@ class Cuda:
     def synchronize(self, stream: int) -> None:
         """Wait until the stream is done; other Python threads run meanwhile."""
         self._check_known(stream)
-        held, self._live.streams[stream] = self._live.streams[stream], {}
         with self._active():
             self._driver.synchronize(stream)
-        held.clear()
+        self._live.streams[stream].clear()
 
     def begin_capture(self, stream: int) -> None:
         """Collect what this thread gives the stream into a graph, instead of doing it."""
@@ -261,9 +260,7 @@ def open_cuda(index: int = 0, package: str | None = None) -> Cuda:
     driver = load_driver(package)
     count = driver.count()
     if not 0 <= index < count:
-        have = (
-            "none" if not count else "1, number 0" if count == 1 else f"{count}, 0 to {count - 1}"
-        )
+        have = {0: "none", 1: "one, GPU 0"}.get(count, f"{count}, GPU 0 to {count - 1}")
         raise EngineError(f"there is no GPU {index} here: CUDA shows {have}")
     return Cuda(driver, index)
 

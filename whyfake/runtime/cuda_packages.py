@@ -39,7 +39,8 @@ class CudaBindings(Driver):
         except RuntimeError as error:  # so it says that the library lacks a function
             version = ".".join(map(str, self.libcuda.version()))
             raise EngineError(
-                f"{self.package} and the driver (CUDA {version}) do not fit: {_line(error)}"
+                f"{self.package} does not fit the driver (CUDA {version}), {_line(error)}: update "
+                "the driver, or install the cuda-bindings of its version"
             ) from None
         if code:
             raise self.libcuda.error(routine, int(code))
@@ -190,8 +191,8 @@ class PyCuda(Driver):
         self._index = index
         with self._asked() as driver:
             self._context = driver.Device(index).retain_primary_context()
-        # never its own release: it works in one thread only, and leaves the context current there
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
+        # its own release works in one thread only, and leaves the context current there
+        _never_destroy(self._context)
 
     def release(self) -> None:
         self.libcuda.release(self._index)
@@ -231,11 +232,14 @@ class PyCuda(Driver):
     def pin(self, nbytes: int) -> int:
         with self._asked() as driver:
             array = driver.pagelocked_empty(nbytes, np.uint8, "C", _PORTABLE_HOST_MEMORY)
+            _never_destroy(array)  # not even when Python ends with it in use
             return self._keep(array.ctypes.data, array)
 
     def unpin(self, address: int) -> None:
+        array = self._handles.pop(address)
         with self._asked():
-            self._handles.pop(address).base.free()
+            array.base.free()
+        ctypes.pythonapi.Py_DecRef(ctypes.py_object(array))
 
     def stream(self) -> int:
         with self._asked() as driver:
@@ -304,9 +308,15 @@ def load_driver(package: str | None) -> Driver:
             return _PACKAGES[name][1]()
         except DriverError:
             raise
+        except EngineError as error:
+            said.append(str(error))
         except Exception as error:  # noqa: BLE001 - a broken package fails in ways of its own
             said.append(f"{name} says: {_line(error)}")
     raise EngineError("the GPU cannot be used: " + "; ".join(said))
+
+
+def _never_destroy(thing: Any) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def _installed(module: str) -> bool:
