@@ -145,8 +145,8 @@ def test_an_index_out_of_range(driver: Path, package: str, count: int, have: str
 
 
 def test_neither_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pycuda", None)
-    monkeypatch.setitem(sys.modules, "cuda", None)
+    for name in ("pycuda", "pycuda.driver", "cuda", "cuda.bindings", "cuda.bindings.driver"):
+        monkeypatch.setitem(sys.modules, name, None)  # also what another test has imported
     for package, wanted, extra in (
         (None, "pycuda or cuda-bindings", "gpu"),
         ("cuda-bindings", "cuda-bindings", "gpu"),
