@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("dockerfile_parse")
 pytest.importorskip("docker")
+import check_dockerfile
+import dockerfile_root
 from dockerfile_parts import Context, after, chain, commands, needed, parse
 from dockerfile_root import Builder, Root
 from dockerfile_rules import RULES, check
@@ -224,3 +226,26 @@ def test_the_script_says_what_it_did(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"rules: {len(RULES)} looked at, 0 problems" in done.stdout
     assert "hadolint: passed" in done.stdout or "hadolint: not run" in done.stdout
+
+
+def test_where_the_steps_cannot_run_one_line_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reasons = []
+    with monkeypatch.context() as patch:
+        patch.setattr("os.geteuid", lambda: 1000)
+        reasons.append(dockerfile_root.why_not())
+        patch.setattr("os.geteuid", lambda: 0)
+        patch.setattr(
+            "shutil.which", lambda tool: None if tool == "debootstrap" else f"/bin/{tool}"
+        )
+        reasons.append(dockerfile_root.why_not())
+    assert reasons == [
+        "it needs root, for chroot",
+        "debootstrap is not installed (apt-get install debootstrap)",
+    ]
+    monkeypatch.setattr(dockerfile_root, "why_not", lambda: "no reason")
+    for arguments, code in (([], 0), (["--require-run"], 1)):
+        monkeypatch.setattr("sys.argv", ["check_dockerfile.py", *arguments])
+        assert check_dockerfile.main() == code
+        assert capsys.readouterr().out.endswith("target cpu: not run: no reason\n")

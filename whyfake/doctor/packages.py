@@ -17,7 +17,7 @@ class Package:
     """A distribution, the module that is loaded to try it, and what it is for.
 
     `extra` is whyfake's extra that brings it, None where whyfake always needs it. Where `module` is
-    empty another check loads it, and says what installs it. `also` are distributions that bring the
+    empty other checks load it, and say what installs it. `also` are distributions that bring the
     same module.
     """
 
@@ -102,16 +102,15 @@ def package_checks(started: dict[str, Future[Answer]], ask: Ask, *, gpu: bool) -
     for module, future in started.items():
         answer = future.result()
         said[module] = answer.error or answer.value[module]
-    checks = [_check(package, said.get(package.module), gpu) for package in PACKAGES]
-    return checks + conflicts(gpu=gpu)
+    rows = [package for package in PACKAGES if package.module]
+    return [_check(p, said.get(p.module), gpu) for p in rows] + conflicts(gpu=gpu)
 
 
 def _check(package: Package, error: str | None, gpu: bool) -> Check:
     found = package.found()
     if found is None:
         status = ABSENT if package.extra else MISSING
-        useful = package.module and (gpu or package.extra not in ("gpu", "pycuda"))
-        mend = package.install if useful else None
+        mend = package.install if gpu or package.extra not in ("gpu", "pycuda") else None
         return Check("packages", package.name, status, f"not installed: {package.purpose}", mend)
     name, version = found
     said = version if name == package.name else f"{name} {version}"
