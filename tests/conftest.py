@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emulated_cuda import COMPILER, build
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 _ASK = "from whyfake.runtime.cuda import devices; assert devices(), 'the driver shows no GPU'"
@@ -51,3 +52,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
 def shared() -> Path:
     """The folder of real detectors and frames."""
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def emulated_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the emulated CUDA driver; see emulated_cuda.environment."""
+    if COMPILER is None:
+        pytest.skip("needs a C compiler")
+    return build(tmp_path_factory.mktemp("driver"))

@@ -6,18 +6,22 @@ it in a process of its own. Where there is a GPU, the same runs on that.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
-from emulated_cuda import COMPILER, build, environment
+from emulated_cuda import build, environment
 
-from whyfake.errors import MissingExtraError, UsageError
+from whyfake.errors import EngineError, MissingExtraError, UsageError
+from whyfake.runtime import cuda_packages
 from whyfake.runtime.cuda import open_cuda
 
 TESTS = Path(__file__).resolve().parent
@@ -32,14 +36,6 @@ try:
 except module.EngineError as error:
     print(error)
 """
-
-
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the emulated driver."""
-    if COMPILER is None:
-        pytest.skip("needs a C compiler")
-    return build(tmp_path_factory.mktemp("driver"))
 
 
 @pytest.fixture(params=PACKAGES)
@@ -80,8 +76,8 @@ def run_behaviour(environ: dict[str, str], package: str) -> str:
     return done.stdout
 
 
-def test_behaviour_on_the_emulated_driver(driver: Path, package: str) -> None:
-    environ = environment(driver, devices=3, memory=64 << 20)
+def test_behaviour_on_the_emulated_driver(emulated_driver: Path, package: str) -> None:
+    environ = environment(emulated_driver, devices=3, memory=64 << 20)
     report = run_behaviour({**environ, "CUDA_EMULATED": "1"}, package)
     passed = re.search(r"(\d+) passed", report)
     assert passed is not None
@@ -92,12 +88,27 @@ def test_behaviour_on_the_emulated_driver(driver: Path, package: str) -> None:
 
 @pytest.mark.gpu
 def test_behaviour_on_a_gpu(package: str) -> None:
-    import os
-
     report = run_behaviour({**os.environ, "CUDA_EMULATED": "0"}, package)
     passed = re.search(r"(\d+) passed", report)
     assert passed is not None
     assert int(passed[1]) >= 25
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_gpu_may_be_required(tmp_path: Path, required: bool) -> None:
+    """REQUIRE_GPU=1 turns skips into failures, of which there is one reason: no driver."""
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, str(TESTS / "test_cuda.py")],
+        env={**environment(tmp_path), "REQUIRE_GPU": "1" if required else "0"},
+        capture_output=True,
+        text=True,
+    )
+    if "passed" in done.stdout:
+        pytest.skip("there is a GPU here")
+    assert done.returncode == int(required)
+    assert "needs an NVIDIA GPU: " in done.stdout
+    assert ("REQUIRE_GPU=1, and skipped" in done.stdout) == required
 
 
 # --- no device
@@ -123,21 +134,23 @@ def test_no_driver(tmp_path: Path, package: str) -> None:
         (12345, "code 12345, which this driver has no words for"),
     ],
 )
-def test_a_driver_that_does_not_start(driver: Path, package: str, code: int, message: str) -> None:
+def test_a_driver_that_does_not_start(
+    emulated_driver: Path, package: str, code: int, message: str
+) -> None:
     """pycuda would end the process at a code that the driver has no words for."""
     for asked in (package, None):
-        said = opened(environment(driver, init=code), asked)
+        said = opened(environment(emulated_driver, init=code), asked)
         assert re.fullmatch(f"cuInit failed: {message}.*", said)
 
 
-def test_a_driver_without_devices(driver: Path) -> None:
-    environ = environment(driver, devices=0)
+def test_a_driver_without_devices(emulated_driver: Path) -> None:
+    environ = environment(emulated_driver, devices=0)
     assert python("from whyfake.runtime.cuda import devices; print(devices())", environ) == "[]"
 
 
 @pytest.mark.parametrize(("count", "have"), [(1, "one, GPU 0"), (2, "2, GPU 0 to 1")])
-def test_an_index_out_of_range(driver: Path, package: str, count: int, have: str) -> None:
-    message = opened(environment(driver, devices=count), package, index=count)
+def test_an_index_out_of_range(emulated_driver: Path, package: str, count: int, have: str) -> None:
+    message = opened(environment(emulated_driver, devices=count), package, index=count)
     assert message == f"there is no GPU {count} here: CUDA shows {have}"
 
 
@@ -174,14 +187,18 @@ def broken_pycuda(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_a_broken_pycuda_does_not_stand_in_the_way(driver: Path, broken_pycuda: str) -> None:
-    environ = {**environment(driver), "PYTHONPATH": broken_pycuda}
+def test_a_broken_pycuda_does_not_stand_in_the_way(
+    emulated_driver: Path, broken_pycuda: str
+) -> None:
+    environ = {**environment(emulated_driver), "PYTHONPATH": broken_pycuda}
     assert opened(environ, None).startswith("works: cuda-bindings ")
     said = opened(environ, "pycuda")
     assert said == "the GPU cannot be used: pycuda says: undefined symbol: cuX"
 
 
-def test_when_none_works_each_has_its_say(driver: Path, broken_pycuda: str, tmp_path: Path) -> None:
+def test_when_none_works_each_has_its_say(
+    emulated_driver: Path, broken_pycuda: str, tmp_path: Path
+) -> None:
     old = build(tmp_path, "-DFAKE_CUDA_OLD")
     environ = {**environment(old, version=11040), "PYTHONPATH": broken_pycuda}
     said = opened(environ, None)
@@ -209,11 +226,26 @@ def test_pycuda_built_for_a_newer_driver(tmp_path: Path) -> None:
     assert opened(environ, None).startswith("works: cuda-bindings ")
 
 
+@pytest.mark.parametrize("version", ["12.9.0", "12.8.0", "12.9.1", "13.5.0"])
+def test_cuda_bindings_that_keep_other_threads_waiting(
+    monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """Found with 12.8.0 and 12.9.0 by the test of just that in tests/device."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
+    monkeypatch.setattr(cuda_packages, "Libcuda", Mock())
+    refused = "pip install 'cuda-bindings>=12.9.1'" if version < "12.9.1" else "no such driver"
+    monkeypatch.setattr(importlib, "import_module", Mock(side_effect=ImportError("no such driver")))
+    with pytest.raises(EngineError, match=re.escape(refused)):
+        open_cuda(0, "cuda-bindings")
+
+
 # --- the end of the process
 
 
 @pytest.mark.parametrize("where", ["here", "in a thread"])
-def test_python_may_end_with_everything_open(driver: Path, package: str, where: str) -> None:
+def test_python_may_end_with_everything_open(
+    emulated_driver: Path, package: str, where: str
+) -> None:
     """Nothing to complain about, and a view of pinned memory can be read to the last."""
     code = f"""
 import atexit, threading
@@ -237,10 +269,10 @@ else:
     thread.join()
 print("used")
 """
-    assert python(code, environment(driver)) == "used\nread"
+    assert python(code, environment(emulated_driver)) == "used\nread"
 
 
-def test_ctrl_c_while_waiting(driver: Path, package: str) -> None:
+def test_ctrl_c_while_waiting(emulated_driver: Path, package: str) -> None:
     """It comes out as itself, with everything freed: pycuda would end the process."""
     code = f"""
 import sys, threading
@@ -261,7 +293,7 @@ except KeyboardInterrupt:
 """
     process = subprocess.Popen(
         [sys.executable, "-c", code],
-        env=environment(driver),
+        env=environment(emulated_driver),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -7,6 +7,7 @@ import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,8 +29,14 @@ class CudaBindings(Driver):
     graphs = True
 
     def __init__(self) -> None:
+        version = importlib.metadata.version("cuda-bindings")
+        self.package = f"cuda-bindings {version}"
+        if tuple(map(int, re.findall(r"\d+", version)[:3])) < (12, 9, 1):
+            raise EngineError(
+                f"{self.package} keeps every thread waiting while one waits for the GPU: "
+                "pip install 'cuda-bindings>=12.9.1'"
+            )
         self._driver = importlib.import_module("cuda.bindings.driver")
-        self.package = f"cuda-bindings {importlib.metadata.version('cuda-bindings')}"
         self.libcuda = Libcuda()
         self._call("cuInit", 0)
 
@@ -195,6 +202,8 @@ class PyCuda(Driver):
         _never_destroy(self._context)
 
     def release(self) -> None:
+        for left in self._handles.values():  # what could not be freed would end the process
+            _never_destroy(left)
         self.libcuda.release(self._index)
 
     def is_current(self) -> bool:
@@ -266,14 +275,12 @@ class PyCuda(Driver):
             self._handles[stream].wait_for_event(self._handles[event])
 
     def upload(self, pointer: int, array: Array, stream: int) -> None:
-        source = array.reshape(-1).view(np.uint8)  # any dtype, as bytes
         with self._asked() as driver:
-            driver.memcpy_htod_async(pointer, source, self._handles[stream])
+            driver.memcpy_htod_async(pointer, array, self._handles[stream])
 
     def download(self, array: Array, pointer: int, stream: int) -> None:
-        sink = array.reshape(-1).view(np.uint8)
         with self._asked() as driver:
-            driver.memcpy_dtoh_async(sink, pointer, self._handles[stream])
+            driver.memcpy_dtoh_async(array, pointer, self._handles[stream])
 
     def synchronize(self, stream: int) -> None:
         with self._asked():
