@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import PATCH, SIZE, planted_detector
+from toys import PATCH, SIZE, conv_detector, planted_detector
 
 from whyfake import load_detector
 from whyfake.errors import DetectorError, EngineError, MissingExtraError, UsageError
 from whyfake.onnx_graph import PIXELS, SCORES
 from whyfake.runtime import onnxruntime_engine
-from whyfake.runtime.onnxruntime_engine import OnnxRuntimeEngine
+from whyfake.runtime.onnxruntime_engine import Binding, OnnxRuntimeEngine
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -175,6 +175,51 @@ def test_the_real_package_that_only_claims_cuda(
         load_detector(tmp_path / "toy.onnx", device="cuda")
     with load_detector(tmp_path / "toy.onnx", device="auto") as detector:
         assert detector.engine.device == "cpu"
+
+
+# --- ONNX Runtime's TensorRT provider, and inputs that stay on the device
+
+TENSORRT = "TensorrtExecutionProvider"
+
+
+def test_tensorrt_provider_gets_its_caches_and_profile(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One profile of one batch, which every batch has; caches where the user's caches are."""
+    monkeypatch.setenv("WHYFAKE_CACHE", str(tmp_path))
+    fake = install(listed=True, cuda="works")
+    monkeypatch.setattr(fake, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    engine = OnnxRuntimeEngine(b"model", device="ort-tensorrt:1", batch=16, size=(224, 160))
+    assert (engine.device, engine.batch, engine.precision) == ("ort-tensorrt:1", 16, "tf32")
+    [(name, options), (second, _)] = fake.asked[-1]
+    assert (name, second) == (TENSORRT, CUDA)
+    shape = f"{PIXELS}:16x3x224x160"
+    assert {options[f"trt_profile_{end}_shapes"] for end in ("min", "opt", "max")} == {shape}
+    assert options["device_id"] == 1
+    assert options["trt_engine_cache_path"] == str(tmp_path / "ort-tensorrt")
+    assert (tmp_path / "ort-tensorrt").is_dir()
+
+
+def test_tensorrt_provider_that_is_not_there(install: Install) -> None:
+    install(listed=True, cuda="works")
+    with pytest.raises(EngineError) as caught:
+        OnnxRuntimeEngine(b"model", device="ort-tensorrt")
+    one_line(caught.value, "no TensorRT provider", "--device cpu")
+
+
+def test_a_bound_input_gives_what_a_plain_run_gives(tmp_path: Path) -> None:
+    """On the CPU, where binding works too; batches of several sizes, one after the other."""
+    import onnxruntime
+
+    with conv_detector(tmp_path) as detector:
+        session = detector.engine._session  # type: ignore[attr-defined]
+        binding = Binding(onnxruntime, session, "cpu", 0)
+        rng = np.random.default_rng(0)
+        for count in (2, 5, 5, 1):
+            images = rng.random((count, 3, 32, 48), np.float32)
+            [bound] = binding.run(images)
+            [plain] = session.run(None, {PIXELS: images})
+            np.testing.assert_array_equal(bound, plain)
 
 
 # --- auto says what it took

@@ -12,11 +12,14 @@ import pytest
 from fake_tensorrt import MAGIC, FakeTensorRt
 from numpy_device import NumpyDevice
 from toys import conv_detector, planted_frame
+from typer.testing import CliRunner
 
 import whyfake
 from whyfake.card import find_card
+from whyfake.cli import app
 from whyfake.errors import CardError, DetectorError, EngineError, UsageError
 from whyfake.export.adopt import canonical
+from whyfake.inspection import inspect_model
 from whyfake.onnx_graph import load_graph
 from whyfake.runtime import tensorrt_engine
 from whyfake.runtime.load import engine_card_path
@@ -60,6 +63,9 @@ class Machine:
             "precision": "fp32",
             "gpu": "NumPy device",
             "compute_capability": "9.0",
+            "platform": "Linux x86_64",
+            "profile": {"min": 1, "best": 4, "max": 16},
+            "parity": {},
             "command": "whyfake build conv.onnx --out conv.engine",
             **changes,
         }
@@ -97,6 +103,18 @@ def test_explanations_are_those_of_the_graph(machine: Machine) -> None:
         assert got.images == detector.images_seen
     np.testing.assert_allclose(got.region_scores, wanted.region_scores, atol=1e-5)
     assert got.detector["engine"] == "TensorRT 10.16.1.11"
+
+
+def test_an_engine_is_inspected_without_a_gpu(machine: Machine) -> None:
+    report = inspect_model(machine.engine)
+    assert report["engine"]["version"] == "10.16.1.11"
+    assert report["card"]["classes"] == ["real", "fake"]
+    assert report["sha256"] == report["engine"]["sha256"]
+    assert not machine.opened
+    done = CliRunner().invoke(app, ["inspect", str(machine.engine)])
+    assert done.exit_code == 0
+    assert "NumPy device (compute capability 9.0) under TensorRT 10.16.1.11" in done.stdout
+    assert "1 to 16, tuned for 4" in done.stdout
 
 
 def test_which_gpu_and_which_batch(machine: Machine) -> None:
@@ -145,6 +163,13 @@ REBUILD = "whyfake build conv.onnx --out conv.engine"
             lambda m: engine_card_path(m.engine).write_text(json.dumps(m.card.to_dict())),
             CardError,
             ["is not an engine's card"],
+        ),
+        (
+            lambda m: engine_card_path(m.engine).write_text(
+                json.dumps({**m.card.to_dict(), "engine": {"sha256": "0"}})
+            ),
+            CardError,
+            ["'engine.flavour' is missing"],
         ),
         (lambda m: m.engine.unlink(), DetectorError, ["there is no such file"]),
         (

@@ -29,7 +29,7 @@ from .models import model_file
 from .onnx_graph import load_graph
 from .perturbation import FloatArray
 from .runtime import Detector, load_detector
-from .runtime.load import ENGINE_SUFFIXES, engine_card_path
+from .runtime.load import ENGINE_SUFFIXES, engine_card_path, is_engine
 from .tensorrt_api import TensorRt, load_tensorrt
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class BuildRequest:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UsageError(unknown("precision", self.precision, PRECISIONS))
-        if self.out.suffix not in ENGINE_SUFFIXES:
+        if not is_engine(self.out):
             raise UsageError(
                 f"{self.out}: an engine's name ends in {', '.join(ENGINE_SUFFIXES)}, such as "
                 f"{self.out.with_suffix('.engine')}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from .card import DetectorCard
@@ -107,9 +107,9 @@ def _check_request(request: ExportRequest, out: Path) -> None:
         raise UsageError(f"tolerance must lie in (0, 1), got {request.tolerance}")
     if out.is_dir():
         raise OutputError(f"{out} is a folder, wanted a file")
+    there = next(folder for folder in (out.absolute().parents) if folder.exists())
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise OutputError(f"{out}: cannot write there: {error.strerror or error}") from None
@@ -151,22 +151,19 @@ def _record(parity: Parity, source: Source, request: ExportRequest) -> dict[str,
     """The card's `parity`: what was measured, against what, and with which versions."""
     packages = ("whyfake", "numpy", "onnx", *source.made_with)
     versions = {name: version(name) for name in packages}
-    versions["python"] = platform.python_version()
-    return {
+    ort = require("onnxruntime", "cpu", "holding an export to its source")
+    record = {
         **parity.to_dict(),
         "unit": source.unit,
         "tolerance": request.tolerance,
         "seed": request.seed,
         "reference": source.what,
-        "engine": source_engine(),
-        "versions": versions,
+        "versions": {**versions, "onnxruntime": ort.__version__, "python": python_version()},
     }
-
-
-def source_engine() -> str:
-    """The engine that an export is held to its source with."""
-    ort = require("onnxruntime", "cpu", "holding an export to its source")
-    return f"onnxruntime {ort.__version__} on cpu"
+    if source.file is not None:  # its name and hash; where it lies is nobody's business
+        record["reference"] = source.what.replace(str(source.file), source.file.name)
+        record["reference_sha256"] = source.sha256
+    return record
 
 
 def _written(

@@ -9,13 +9,16 @@ from .card import find_card
 from .errors import CardError
 from .models import model_file
 from .onnx_graph import GraphInfo, fit, load_graph, score_columns
+from .runtime.load import engine_card_path, is_engine, read_engine_card
 
 
 def inspect_model(model: str | Path, card: str | Path | None = None) -> dict[str, Any]:
-    """Card, inputs, outputs, opset, hash, problems and advice, as JSON types.
+    """Card, inputs, outputs, opset, hash, problems and advice, or what an engine was built for.
 
     Raises DetectorError where the file is no ONNX model at all.
     """
+    if is_engine(model):
+        return _inspect_engine(Path(model), card)
     path = model_file(model)
     _, info = load_graph(path)
     report: dict[str, Any] = {
@@ -53,6 +56,20 @@ def inspect_model(model: str | Path, card: str | Path | None = None) -> dict[str
             report["advice"].append(f"the card says nothing of '{name}'")
     report["advice"] += [f"the card has an unknown field '{name}'" for name in found.extra]
     return report
+
+
+def _inspect_engine(path: Path, given: str | Path | None) -> dict[str, Any]:
+    """What an engine's card says; the engine itself opens only on the GPU that it fits."""
+    card, digest = read_engine_card(path, given)
+    return {
+        "model": str(path),
+        "sha256": digest,
+        "engine": dict(card.engine),
+        "card": card.to_dict(),
+        "card_from": str(given or engine_card_path(path)),
+        "problems": [],
+        "advice": [],
+    }
 
 
 def _tensor(tensor: Any) -> dict[str, Any]:

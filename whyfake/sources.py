@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from .errors import CardError, UsageError
 from .export.adopt import canonical
 from .export.batch import free_batch
 from .export.cards import Fields, card_from_fields, class_names, fields_of_graph, merged
-from .export.finish import upgraded
+from .export.finish import MIN_OPSET, upgraded
 from .export.modules import input_of, module_from_callable, module_from_timm
 from .export.parity import Scorer
 from .export.program import picture_shape, program_from_pt2
@@ -64,10 +65,13 @@ class Attempt:
 class Source:
     """A model to export: how it is called, its card, and its scores in `unit`.
 
-    `attempts` makes the graphs to try, best first; `made_with` are packages worth recording.
+    `attempts` makes the graphs to try, best first. `file` is where its weights are and `sha256`
+    what they are; `made_with` are the packages that made sense of it: all for the record.
     """
 
     what: str
+    file: Path | None
+    sha256: str | None
     card: DetectorCard
     scores: Scorer
     unit: str
@@ -112,26 +116,26 @@ def _timm(request: ExportRequest, arch: str) -> Source:
         prefix=request.prefix,
         trust_pickle=request.trust_pickle,
     )
-    what = f"{arch} with {Path(request.source).name}"
-    return _module(module, what, Path(request.source).stem, said, notes, ("timm",))
+    file = Path(request.source)
+    return _module(module, f"{arch} with {file.name}", file, said, notes, ("timm",))
 
 
 def _callable(request: ExportRequest) -> Source:
     module = module_from_callable(request.source)
-    name = request.source.rpartition(":")[2].rpartition(".")[2]
-    return _module(module, request.source, name, _said(request), (), ())
+    return _module(module, request.source, None, _said(request))
 
 
 def _module(
     module: Any,
     what: str,
-    name: str,
+    file: Path | None,
     said: Fields,
-    notes: tuple[str, ...],
-    made_with: tuple[str, ...],
+    notes: tuple[str, ...] = (),
+    made_with: tuple[str, ...] = (),
 ) -> Source:
     """A torch module in evaluation mode, with what timm knows of it under what the user says."""
     own = input_of(module)
+    name = file.stem if file else what.replace(":", ".").rpartition(".")[2]
     known: dict[str, Any] = {"name": name, "input": {}, "output": {"activation": "logits"}}
     if own:
         known["input"] = {"height": own["size"][0], "width": own["size"][1]}
@@ -143,7 +147,9 @@ def _module(
         return _freed(graph, describe(graph, ""), card, what)
 
     scorer, unit = _torch_scores(module, card, what)
-    return Source(what, card, scorer, unit, attempts, ("torch", "onnxscript", *made_with), notes)
+    packages = ("torch", "onnxscript", *made_with)
+    digest = None if file is None else _digest(file)
+    return Source(what, file, digest, card, scorer, unit, attempts, packages, notes)
 
 
 def _program(request: ExportRequest) -> Source:
@@ -162,7 +168,16 @@ def _program(request: ExportRequest) -> Source:
         return _freed(graph, describe(graph, ""), card, what)
 
     scorer, unit = _torch_scores(program.module(), card, what, batch)
-    return Source(what, card, scorer, unit, attempts, ("torch", "onnxscript"))
+    file, packages = Path(what), ("torch", "onnxscript")
+    return Source(what, file, _digest(file), card, scorer, unit, attempts, packages)
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _onnx(request: ExportRequest) -> Source:
@@ -181,13 +196,13 @@ def _onnx(request: ExportRequest) -> Source:
     port = fit(info, card, what)
     content, stripped = pixels_to_scores(graph, card, port)
     scorer = OnnxScorer(content, card, what, stripped=stripped, batch=port.batch)
+    newer = upgraded(graph, info.opset, what)
+    note = f"opset {info.opset} raised to {MIN_OPSET}" if newer is not graph else ""
 
     def attempts() -> list[Attempt]:
-        newer = upgraded(graph, info.opset, what)
-        notes = f"opset {info.opset} raised to 13" if newer is not graph else ""
-        return _freed(newer, describe(newer, info.sha256), card, what, notes)
+        return _freed(newer, describe(newer, info.sha256), card, what, note)
 
-    return Source(what, card, scorer.log_probs, LOG_PROBS, attempts)
+    return Source(what, path, info.sha256, card, scorer.log_probs, LOG_PROBS, attempts)
 
 
 def _said(request: ExportRequest) -> Fields:

@@ -63,6 +63,10 @@ def test_wrong_use_of_memory(cuda: Cuda) -> None:
             copy(memory, values, stream)
         with pytest.raises(EngineError, match=r"\(3, 5, 2\) must be C-contiguous"):
             copy(memory, values[..., :2], stream)
+        with pytest.raises(EngineError, match="object is Python's objects, not numbers"):
+            copy(memory, np.array([[]]).astype(object), stream)
+    with pytest.raises(EngineError, match="object is Python's objects, not numbers"):
+        cuda.pinned(3, object)
     values.flags.writeable = False
     with pytest.raises(EngineError, match="read-only"):
         cuda.download(values, memory, stream)
@@ -250,6 +254,27 @@ def test_an_error_that_is_kept_keeps_nothing_of_the_device(emulator: Emulator) -
     assert len(kept) == 2
     cuda.close()
     assert emulator.alive() == {}
+
+
+@pytest.mark.parametrize("routine", ["cuCtxPushCurrent", "cuStreamSynchronize"])
+def test_an_error_while_closing(emulator: Emulator, routine: str) -> None:
+    """It is raised once all else is tried. Where the context cannot even be entered, what is in it
+    goes with it: that the emulated driver complains of.
+    """
+    theirs = emulator.retain(0)
+    cuda = open_cuda(0, PACKAGE)
+    cuda.allocate(10), cuda.stream()
+    emulator.fail(routine, UNKNOWN)
+    with pytest.raises(EngineError, match=f"{routine}.* failed: CUDA_ERROR_UNKNOWN"):
+        cuda.close()
+    cuda.close()
+    left = {"memory", "bytes", "streams"} if routine == "cuCtxPushCurrent" else set()
+    assert emulator.alive().keys() == {"contexts"} | left
+    assert emulator.count("contexts") == 1
+    emulator.set_current(theirs)
+    emulator.crash(UNKNOWN)  # so that what was left there is no violation
+    emulator.set_current(0)
+    emulator.release(0)
 
 
 def test_a_broken_context_is_still_let_go(emulator: Emulator) -> None:

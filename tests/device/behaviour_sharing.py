@@ -95,6 +95,21 @@ def test_several_devices(emulator: Emulator) -> None:
             two.synchronize(stream)
 
 
+def test_another_library_has_made_the_same_context_current(emulator: Emulator) -> None:
+    """As torch does on the same device; pycuda must be told all the same."""
+    theirs = emulator.retain(0)
+    emulator.set_current(theirs)
+    with open_cuda(0, PACKAGE) as cuda:
+        memory, stream = cuda.allocate(NBYTES), cuda.stream()
+        cuda.record(cuda.event(), stream)
+        cuda.upload(memory, pinned(cuda, numbers()), stream)
+        cuda.synchronize(stream)
+        assert emulator.current() == theirs
+    assert emulator.current() == theirs
+    emulator.set_current(0)
+    emulator.release(0)
+
+
 @pytest.mark.skipif(PACKAGE != "pycuda", reason="pycuda keeps a stack of its own")
 def test_beside_another_user_of_pycuda(emulator: Emulator) -> None:
     """Whose context is current for pycuda, though torch has made another one so since."""

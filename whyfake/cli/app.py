@@ -48,11 +48,17 @@ Model = Annotated[
     typer.Option(
         "--detector",
         "-d",
-        help="An ONNX file with its card, or bundled: the demonstration detector that comes along.",
+        help="An ONNX file with its card, an engine of `whyfake build`, or bundled: the "
+        "demonstration detector that comes along.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda, ort-tensorrt or tensorrt (engines); with :N for one of several GPUs."
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU cores to use; all by default.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 

@@ -122,11 +122,11 @@ def demo(
 
 @app.command(epilog="Example: [bold]whyfake inspect detector.onnx --json[/]")
 def inspect(
-    model: Annotated[str, typer.Argument(help="An ONNX file, or bundled.")],
+    model: Annotated[str, typer.Argument(help="An ONNX file, an engine, or bundled.")],
     card: Card = None,
     json: AsJson = False,
 ) -> None:
-    """Show a detector's card, inputs, outputs, opset and hash, and what is missing."""
+    """Show a detector's card, graph and hash, and what is missing; what an engine was built for."""
     from ..inspection import inspect_model
     from ..terminal.inspection import print_inspection
 

@@ -82,16 +82,14 @@ def tensors_only(file: Any, name: str, *, trust_pickle: bool = False) -> Any:
                 f"{name} holds pickled code ({code[1]}), which would run as it loads: re-save its "
                 "state dict alone, or, if you trust where it is from, pass --trust-pickle"
             ) from None
-        raise DetectorError(f"{name} is no checkpoint, or damaged") from error
+        raise DetectorError(f"{name} is no checkpoint, or damaged or cut short") from error
     except Exception as error:  # torch raises a dozen kinds for damaged files
         if "TorchScript" in str(error):
             raise DetectorError(
                 f"{name} is a TorchScript program: save its state dict, or export it with "
                 "torch.export.save as .pt2"
             ) from None
-        raise DetectorError(
-            f"{name} is no checkpoint, or damaged or cut short: {one_line(error)}"
-        ) from error
+        raise DetectorError(f"{name} is no checkpoint, or damaged or cut short") from error
 
 
 def _state_in(raw: Any) -> dict[str, torch.Tensor]:
@@ -148,7 +146,9 @@ def _find_prefix(needed: list[str], state: State, where: str) -> str:
     whole = [prefix for prefix, count in found.items() if count == len(names)]
     if len(whole) > 1:
         listed = ", ".join(f"'{prefix}'" for prefix in whole)
-        raise UsageError(f"{where} holds the model {len(whole)} times, under {listed}: --prefix")
+        raise UsageError(
+            f"{where} holds the model {len(whole)} times, under {listed}: choose with --prefix"
+        )
     if whole:
         return whole[0]
     return max(found, key=lambda prefix: found[prefix]) if found else ""

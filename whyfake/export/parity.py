@@ -26,7 +26,8 @@ class Parity:
 
     `max_abs` and `mean_abs` are in the scores' own unit (logits or log-probabilities). `flips` are
     decisions that differ, at any of the batch sizes; `batch_effect` is how far apart a picture's
-    scores are in the candidate's own batches.
+    scores are in the candidate's own batches, and `spread` the reference's standard deviation over
+    the inputs (mean of the classes), to measure the others by.
     """
 
     inputs: int
@@ -35,6 +36,7 @@ class Parity:
     mean_abs: float
     flips: int
     batch_effect: float
+    spread: float
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, for a card's `parity`."""
@@ -123,6 +125,7 @@ def measure_parity(
         mean_abs=float(apart.mean()),
         flips=int((decisions(scores) != decisions(wanted)).any(axis=0).sum()),
         batch_effect=float(np.ptp(scores, axis=0).max()),
+        spread=float(wanted.std(axis=0).mean()),
     )
 
 

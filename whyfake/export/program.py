@@ -25,7 +25,7 @@ _MEMBERS = re.compile(
     r"|archive_format|archive_version|byteorder|\.data/\w+|\.format_version|version)"
 )
 _TARGETS = re.compile(
-    r"(torch\.ops\.(aten|prims|_c10d_functional)\.\w+\.\w+"
+    r"(torch\.ops\.(aten|prims)\.(?!from_file\b)\w+\.\w+"
     r"|_operator\.(add|sub|mul|floordiv|truediv|mod|neg|pow|getitem|eq|ne|lt|le|gt|ge|and_|or_)"
     r"|math\.(ceil|floor|trunc|sqrt)"
     r"|torch\.sym_(int|float|max|min|not|ite|sum|sqrt))"
@@ -41,11 +41,15 @@ def program_from_pt2(path: str | Path, *, trust_pickle: bool = False) -> Any:
     """The torch.export.ExportedProgram in a file, on the CPU. Raises DetectorError."""
     torch = safe_torch()
     path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DetectorError(f"{path}: cannot read the program: {error.strerror or error}") from None
     if not trust_pickle:
-        _look_through(path)
+        content = _looked_through(path, content)
     try:
         with quiet():
-            return torch.export.load(path)
+            return torch.export.load(io.BytesIO(content))
     except Exception as error:
         raise DetectorError(
             f"{path} cannot be read as a torch.export program by torch {torch.__version__}: "
@@ -53,32 +57,36 @@ def program_from_pt2(path: str | Path, *, trust_pickle: bool = False) -> Any:
         ) from error
 
 
-def _look_through(path: Path) -> None:
-    """Refuse an archive that holds anything but weights and a graph of known operations."""
+def _looked_through(path: Path, content: bytes) -> bytes:
+    """The archive packed anew from members that hold weights and a graph of known operations.
+
+    Anew, because two readers of one zip file may see different things in it. Raises DetectorError.
+    """
+    packed = io.BytesIO()
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                content = archive.read(name)
+        with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(packed, "w") as new:
+            for name in dict.fromkeys(old.namelist()):
+                member = old.read(name)
                 if not _MEMBERS.fullmatch(name):
                     _refuse(path, f"the member '{name}'")
                 if name.endswith(".json"):
-                    _look_through_json(path, name, json.loads(content))
+                    _look_through_json(path, name, json.loads(member))
                 if name.endswith(".pt"):
-                    tensors_only(io.BytesIO(content), str(path))
-    except OSError as error:
-        raise DetectorError(f"{path}: cannot read the program: {error.strerror or error}") from None
+                    tensors_only(io.BytesIO(member), str(path))
+                new.writestr(name, member)
     except (zipfile.BadZipFile, ValueError, RecursionError) as error:
         raise DetectorError(
             f"{path} is no torch.export program, or damaged or cut short: {one_line(error)}"
         ) from None
+    return packed.getvalue()
 
 
 def _look_through_json(path: Path, name: str, content: Any) -> None:
     for key, value in _pairs(content):
         if key == "use_pickle" and value:
             _refuse(path, f"pickled tensors in '{name}'")
-        elif key == "guards_code" and value:
-            _refuse(path, "guards written as code")
+        elif key in ("guards_code", "treespec_namedtuple_fields") and value:
+            _refuse(path, f"'{key}'")
         elif key == "target" and isinstance(value, str) and not _TARGETS.fullmatch(value):
             _refuse(path, f"the operation '{value}'")
         elif key == "expr_str" and not _EXPRESSION.fullmatch(str(value)):

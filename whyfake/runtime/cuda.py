@@ -100,6 +100,7 @@ class Cuda:
         lives as long. Raises EngineError if the host has no more to lock.
         """
         kind = np.dtype(dtype)
+        _check_dtype(kind)
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         nbytes = max(1, math.prod(shape) * kind.itemsize)
         with self._active():
@@ -168,10 +169,9 @@ class Cuda:
     def synchronize(self, stream: int) -> None:
         """Wait until the stream is done; other Python threads run meanwhile."""
         self._check_known(stream)
-        held, self._live.streams[stream] = self._live.streams[stream], {}
         with self._active():
             self._driver.synchronize(stream)
-        held.clear()
+        self._live.streams[stream].clear()
 
     def begin_capture(self, stream: int) -> None:
         """Collect what this thread gives the stream into a graph, instead of doing it."""
@@ -207,9 +207,7 @@ class Cuda:
             self._driver.launch(graph, stream)
 
     def close(self) -> None:
-        """Wait for what is under way, free everything and let the context go; a second call does
-        nothing. Raises the first error of the driver, after trying all.
-        """
+        """Wait for what is under way, and free all. Raises the driver's first error, at its end."""
         self._end()
 
     def __enter__(self) -> Cuda:
@@ -238,6 +236,7 @@ class Cuda:
     def _check_copy(self, pointer: int, array: Array, stream: int) -> None:
         """Contiguous, no larger than the memory, and kept alive while the driver may use it."""
         self._check_known(stream)
+        _check_dtype(array.dtype)
         if not array.flags.c_contiguous:
             raise EngineError(f"CUDA copy: the array {array.shape} must be C-contiguous")
         room = self._live.memory.get(pointer)
@@ -261,9 +260,7 @@ def open_cuda(index: int = 0, package: str | None = None) -> Cuda:
     driver = load_driver(package)
     count = driver.count()
     if not 0 <= index < count:
-        have = (
-            "none" if not count else "1, number 0" if count == 1 else f"{count}, 0 to {count - 1}"
-        )
+        have = {0: "none", 1: "one, GPU 0"}.get(count, f"{count}, GPU 0 to {count - 1}")
         raise EngineError(f"there is no GPU {index} here: CUDA shows {have}")
     return Cuda(driver, index)
 
@@ -279,13 +276,11 @@ def devices() -> list[dict[str, Any]]:
         if error.name == NO_DEVICE:
             return []
         raise
-    found = []
-    for index in range(driver.count()):
-        name, capability, memory = driver.describe(index)
-        found.append(
-            {"index": index, "name": name, "compute_capability": capability, "memory": memory}
-        )
-    return found
+    keys = ("name", "compute_capability", "memory")
+    return [
+        {"index": index, **dict(zip(keys, driver.describe(index), strict=True))}
+        for index in range(driver.count())
+    ]
 
 
 class _Live:
@@ -351,20 +346,28 @@ class _Live:
                 except EngineError as error:
                     errors.append(error)
 
+        def free(_: int) -> None:
+            with _pushed(driver):
+                attempt(lambda at: driver.free_graph(driver.end_capture(at)), self.capturing)
+                attempt(driver.synchronize, self.streams)
+                attempt(driver.free_graph, self.graphs)
+                attempt(driver.free_event, self.events)
+                attempt(driver.free_stream, self.streams)
+                attempt(driver.free, self.memory)
+
         driver = self._driver
-        with _pushed(driver):
-            attempt(lambda stream: driver.free_graph(driver.end_capture(stream)), self.capturing)
-            attempt(driver.synchronize, self.streams)
-            attempt(driver.free_graph, self.graphs)
-            attempt(driver.free_event, self.events)
-            attempt(driver.free_stream, self.streams)
-            attempt(driver.free, self.memory)
-            for handles in (self.capturing, self.graphs, self.events, self.streams, self.memory):
-                handles.clear()
+        attempt(free, [0])
+        for handles in (self.capturing, self.graphs, self.events, self.streams, self.memory):
+            handles.clear()
         self._closed = True
         attempt(lambda _: self.unpin_unused(), [0])
         if errors:
             raise errors[0]
+
+
+def _check_dtype(dtype: np.dtype[Any]) -> None:
+    if dtype.hasobject:
+        raise EngineError(f"CUDA copy: {dtype} is Python's objects, not numbers")
 
 
 def _block(array: Array) -> int | None:

@@ -25,6 +25,8 @@ _MEANING = {
     "CUDA_ERROR_DEVICE_UNAVAILABLE": "another process has the GPU to itself",
     "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": "the driver was updated under a running kernel: reboot",
     "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE": "this GPU cannot use the compatibility driver",
+    "CUDA_ERROR_OPERATING_SYSTEM": "the kernel's part of the driver does not answer",
+    "CUDA_ERROR_SYSTEM_NOT_READY": "NVIDIA's fabric manager is not running",
     "CUDA_ERROR_ILLEGAL_ADDRESS": "something ran outside its buffers: start the process anew",
     "CUDA_ERROR_LAUNCH_FAILED": "what ran on the GPU crashed: start the process anew",
     "CUDA_ERROR_ECC_UNCORRECTABLE": "the GPU's memory is faulty",
@@ -61,16 +63,17 @@ class Libcuda:
 
     def error(self, routine: str, code: int) -> DriverError:
         """The driver's own words for a code; pycuda crashes on one that the driver lacks."""
-        return DriverError(routine, self._say("cuGetErrorName", code), self.text(code))
+        name = self._say("cuGetErrorName", code) or f"code {code}"
+        return DriverError(routine, name, self.text(code) or "which this driver has no words for")
 
     def text(self, code: int) -> str:
-        """Such as `out of memory`."""
+        """Such as `out of memory`; empty for a code that it does not know."""
         return self._say("cuGetErrorString", code)
 
     def _say(self, routine: str, code: int) -> str:
         said = ctypes.c_char_p()
         getattr(self._library, routine)(code, ctypes.byref(said))
-        return (said.value or f"code {code}".encode()).decode()
+        return (said.value or b"").decode()
 
     def version(self) -> tuple[int, int]:
         """The newest CUDA that the driver knows."""

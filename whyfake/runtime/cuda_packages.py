@@ -7,6 +7,7 @@ import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,8 +29,14 @@ class CudaBindings(Driver):
     graphs = True
 
     def __init__(self) -> None:
+        version = importlib.metadata.version("cuda-bindings")
+        self.package = f"cuda-bindings {version}"
+        if tuple(map(int, re.findall(r"\d+", version)[:3])) < (12, 9, 1):
+            raise EngineError(
+                f"{self.package} keeps every thread waiting while one waits for the GPU: "
+                "pip install 'cuda-bindings>=12.9.1'"
+            )
         self._driver = importlib.import_module("cuda.bindings.driver")
-        self.package = f"cuda-bindings {importlib.metadata.version('cuda-bindings')}"
         self.libcuda = Libcuda()
         self._call("cuInit", 0)
 
@@ -39,7 +46,8 @@ class CudaBindings(Driver):
         except RuntimeError as error:  # so it says that the library lacks a function
             version = ".".join(map(str, self.libcuda.version()))
             raise EngineError(
-                f"{self.package} and the driver (CUDA {version}) do not fit: {_line(error)}"
+                f"{self.package} does not fit the driver (CUDA {version}), {_line(error)}: update "
+                "the driver, or install the cuda-bindings of its version"
             ) from None
         if code:
             raise self.libcuda.error(routine, int(code))
@@ -190,10 +198,12 @@ class PyCuda(Driver):
         self._index = index
         with self._asked() as driver:
             self._context = driver.Device(index).retain_primary_context()
-        # never its own release: it works in one thread only, and leaves the context current there
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
+        # its own release works in one thread only, and leaves the context current there
+        _never_destroy(self._context)
 
     def release(self) -> None:
+        for left in self._handles.values():  # what could not be freed would end the process
+            _never_destroy(left)
         self.libcuda.release(self._index)
 
     def is_current(self) -> bool:
@@ -231,11 +241,14 @@ class PyCuda(Driver):
     def pin(self, nbytes: int) -> int:
         with self._asked() as driver:
             array = driver.pagelocked_empty(nbytes, np.uint8, "C", _PORTABLE_HOST_MEMORY)
+            _never_destroy(array)  # not even when Python ends with it in use
             return self._keep(array.ctypes.data, array)
 
     def unpin(self, address: int) -> None:
+        array = self._handles.pop(address)
         with self._asked():
-            self._handles.pop(address).base.free()
+            array.base.free()
+        ctypes.pythonapi.Py_DecRef(ctypes.py_object(array))
 
     def stream(self) -> int:
         with self._asked() as driver:
@@ -262,14 +275,12 @@ class PyCuda(Driver):
             self._handles[stream].wait_for_event(self._handles[event])
 
     def upload(self, pointer: int, array: Array, stream: int) -> None:
-        source = array.reshape(-1).view(np.uint8)  # any dtype, as bytes
         with self._asked() as driver:
-            driver.memcpy_htod_async(pointer, source, self._handles[stream])
+            driver.memcpy_htod_async(pointer, array, self._handles[stream])
 
     def download(self, array: Array, pointer: int, stream: int) -> None:
-        sink = array.reshape(-1).view(np.uint8)
         with self._asked() as driver:
-            driver.memcpy_dtoh_async(sink, pointer, self._handles[stream])
+            driver.memcpy_dtoh_async(array, pointer, self._handles[stream])
 
     def synchronize(self, stream: int) -> None:
         with self._asked():
@@ -304,9 +315,15 @@ def load_driver(package: str | None) -> Driver:
             return _PACKAGES[name][1]()
         except DriverError:
             raise
+        except EngineError as error:
+            said.append(str(error))
         except Exception as error:  # noqa: BLE001 - a broken package fails in ways of its own
             said.append(f"{name} says: {_line(error)}")
     raise EngineError("the GPU cannot be used: " + "; ".join(said))
+
+
+def _never_destroy(thing: Any) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def _installed(module: str) -> bool:

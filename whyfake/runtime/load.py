@@ -15,6 +15,12 @@ from .onnxruntime_engine import OnnxRuntimeEngine
 
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 """Files with these endings are TensorRT engines."""
+_RECORD = ("sha256", "flavour", "version", "precision", "gpu", "profile", "parity")
+
+
+def is_engine(model: str | Path) -> bool:
+    """Whether a file is a TensorRT engine, by its name."""
+    return Path(model).suffix.lower() in ENGINE_SUFFIXES
 
 
 def load_detector(
@@ -34,7 +40,7 @@ def load_detector(
     images. Raises DetectorError, CardError, EngineError, MissingExtraError, UsageError.
     """
     wanted = parse_device(device)
-    if Path(model).suffix.lower() in ENGINE_SUFFIXES:
+    if is_engine(model):
         return _load_engine(Path(model), card, wanted, batch)
     if wanted.kind == "tensorrt":
         raise UsageError(
@@ -75,14 +81,13 @@ def engine_card_path(engine: Path) -> Path:
     return engine.with_name(engine.name + ".card.json")
 
 
-def _load_engine(
-    path: Path, given: str | Path | DetectorCard | None, device: Device, batch: int | None
-) -> Detector:
-    if device.kind not in ("auto", "tensorrt"):
-        raise UsageError(
-            f"{path} is a TensorRT engine, which --device {device} cannot run: use --device "
-            "tensorrt, or the ONNX file that it was built from"
-        )
+def read_engine_card(
+    path: Path, given: str | Path | DetectorCard | None = None
+) -> tuple[DetectorCard, str]:
+    """An engine's card, checked to be its own, and the engine's SHA-256. Needs no GPU.
+
+    Raises DetectorError where there is no engine, CardError.
+    """
     if not path.is_file():
         raise DetectorError(f"{path}: there is no such file")
     beside = engine_card_path(path)
@@ -94,18 +99,31 @@ def _load_engine(
         )
     else:
         card = read_card(given or beside)
-    record = card.engine
-    if not record:
-        raise CardError(f"{given or beside} is not an engine's card: 'engine' is missing")
+    missing = [name for name in _RECORD if name not in card.engine]
+    if missing:
+        what = "engine" if not card.engine else f"engine.{missing[0]}"
+        raise CardError(f"{given or beside} is not an engine's card: '{what}' is missing")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if record.get("sha256") != digest:
+    if card.engine.get("sha256") != digest:
         raise CardError(
             f"{given or beside} is the card of another engine than {path}: build both anew "
             "with whyfake build"
         )
+    return card, digest
+
+
+def _load_engine(
+    path: Path, given: str | Path | DetectorCard | None, device: Device, batch: int | None
+) -> Detector:
+    if device.kind not in ("auto", "tensorrt"):
+        raise UsageError(
+            f"{path} is a TensorRT engine, which --device {device} cannot run: use --device "
+            "tensorrt, or the ONNX file that it was built from"
+        )
+    card, digest = read_engine_card(path, given)
     from .tensorrt_engine import TensorRtEngine
 
-    engine = TensorRtEngine(path, record, index=device.index, batch=batch)
+    engine = TensorRtEngine(path, card.engine, index=device.index, batch=batch)
     wanted = (3, card.input.height, card.input.width)
     if engine.picture != wanted:
         engine.close()

@@ -162,8 +162,6 @@ class Binding:
         self._value: Any = None
         self._shape: tuple[int, ...] = ()
         self._io = session.io_binding()
-        for item in session.get_outputs():
-            self._io.bind_output(item.name, "cpu")
 
     def run(self, array: NDArray[np.float32]) -> list[NDArray[Any]]:
         """The outputs for one batch, in their order."""
@@ -171,6 +169,8 @@ class Binding:
             make = self._ort.OrtValue.ortvalue_from_shape_and_type
             self._value = make(list(array.shape), np.float32, *self._place)
             self._io.bind_ortvalue_input(self._name, self._value)
+            for item in self._session.get_outputs():  # anew: the last ones had another size
+                self._io.bind_output(item.name, "cpu")
             self._shape = array.shape
         self._value.update_inplace(array)
         self._session.run_with_iobinding(self._io)

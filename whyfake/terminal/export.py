@@ -21,14 +21,16 @@ class ExportProgress:
     """A live line on stderr: the step, and how many of its images were asked."""
 
     def __init__(self) -> None:
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
-            console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,  # which would leave an empty line in a pipe
         )
         self._task = self._bar.add_task("", total=None, count="")
 
@@ -75,7 +77,7 @@ def print_exported(done: Exported, *, as_json: bool) -> None:
         "parity": f"|Δ| of {parity['unit']} at most {parity['max_abs']:.1e}, on average "
         f"{parity['mean_abs']:.1e}; {parity['flips']} of {parity['inputs']} decisions flip "
         f"(batches of {batches})",
-        "source": f"{parity['reference']}",
+        "held to": str(parity["reference"]),
     }
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in rows.items():

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ..explainers import ADVERSARIAL, EXPLAINERS, options
 from . import stdout
+from .build import engine_rows
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -21,14 +22,12 @@ def print_inspection(report: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(report, ensure_ascii=False))
         return
-    rows = {
-        "model": report["model"],
-        "sha256": report["sha256"],
-        "graph": f"opset {report['opset']}, {report['nodes']} nodes",
-        "inputs": "; ".join(_tensor_line(t) for t in report["inputs"]),
-        "outputs": "; ".join(_tensor_line(t) for t in report["outputs"]),
-        "card": report["card_from"] or "none",
-    }
+    rows = {"model": report["model"], "sha256": report["sha256"]}
+    if "engine" in report:
+        rows |= engine_rows(report["engine"])
+    else:
+        rows |= _graph_rows(report)
+    rows["card"] = report["card_from"] or "none"
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in rows.items():
         table.add_row(Text(key, style="bold"), Text(value))
@@ -42,8 +41,16 @@ def print_inspection(report: dict[str, Any], *, as_json: bool) -> None:
         console.print_json(json.dumps(report["card_start"]))
     for advice in report["advice"]:
         console.print(Text(f"advice: {advice}"), style="yellow", soft_wrap=True)
-    if not report["problems"]:
+    if not report["problems"] and "engine" not in report:
         console.print("card and graph agree", style="green")
+
+
+def _graph_rows(report: dict[str, Any]) -> dict[str, str]:
+    return {
+        "graph": f"opset {report['opset']}, {report['nodes']} nodes",
+        "inputs": "; ".join(_tensor_line(t) for t in report["inputs"]),
+        "outputs": "; ".join(_tensor_line(t) for t in report["outputs"]),
+    }
 
 
 def _tensor_line(tensor: dict[str, Any]) -> str:
