@@ -29,7 +29,7 @@ def build(folder: Path, *options: str, stubs: bool = True) -> Path:
     stub = folder / "stubs.c"
     lines = [f"int {name}(void) {{ return 801; }}" for name in _wanted_by_pycuda() if stubs]
     stub.write_text("\n".join(lines) + "\n")
-    command = [COMPILER, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC"]
+    command = [COMPILER, "-std=gnu11", "-Wall", "-Wextra", "-O1", "-shared", "-fPIC"]
     command += ["-pthread", "-Wl,-soname,libcuda.so.1", *options]
     # what the driver defines comes before the stubs of the same names
     command += ["-Wl,--allow-multiple-definition", "-o", str(folder / "libcuda.so.1")]
