@@ -33,7 +33,7 @@ def build(folder: Path, *options: str, stubs: bool = True) -> Path:
     command += ["-pthread", "-Wl,-soname,libcuda.so.1", *options]
     # what the driver defines comes before the stubs of the same names
     command += ["-Wl,--allow-multiple-definition", "-o", str(folder / "libcuda.so.1")]
-    sources = [NATIVE / "fake_device.c", NATIVE / "fake_driver.c", stub]
+    sources = [*sorted(NATIVE.glob("*.c")), stub]
     subprocess.run([*command, *map(str, sources), "-ldl"], check=True)
     return folder
 
