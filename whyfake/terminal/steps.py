@@ -42,3 +42,8 @@ class Steps:
         self._bar.update(
             self._task, description=step, completed=share or 0.0, total=share and 1.0, detail=detail
         )
+
+    def count(self, step: str, done: int, total: int) -> None:
+        """Show a step by the images that it has asked; `total` 0 where it asks none."""
+        share = done / total if total else None
+        self.show(step, share, f"{done}/{total} images" if total else "")
