@@ -654,10 +654,6 @@ def test_a_module_is_traced_as_it_answers() -> None:
 def test_tracing_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:
     from whyfake.export.trace import onnx_from_module
 
-    sys.path.insert(0, os.getcwd())
-    try:
-        finally:
-        sys.path.pop(0)
     card = DetectorCard.from_dict(
         {
             "input": {"height": 40, "width": 64},
