@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..explanation import Adversary
-from ..perturbation import FloatArray, NoiseStep
+from ..perturbation import FloatArray, NoiseStep, Pixels
 from .base import check
 
 TABLE_FLOATS = 1 << 22
@@ -22,12 +22,13 @@ TABLE_FLOATS = 1 << 22
 arXiv 1703.03864)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class AdversarialSample(Adversary):
     """An image near the frame, and whether the detector calls it *real*.
 
     `image` (3, h, w) float32 within `linf` of the frame. A frame that is called real from the start
-    comes back unchanged, with no steps and `flipped` False.
+    comes back unchanged, with no steps and `flipped` False. A sample that starts from another's
+    perturbation may be called real after no steps.
     """
 
     image: FloatArray
@@ -71,39 +72,56 @@ class Nes:
         seed: int,
         rng: np.random.Generator,
         mask: FloatArray | None = None,
-    ) -> Generator[NoiseStep, FloatArray, AdversarialSample]:
+        start: FloatArray | None = None,
+    ) -> Generator[NoiseStep | Pixels, FloatArray, AdversarialSample]:
         """A coroutine: an image near `frame` (3, h, w) whose argmax is one of the columns `real`.
 
         `seed` draws the shared noise table, `rng` the offsets; `mask` (h, w), where given, is one
         where pixels may move and zero where not. The check of the current image rides in the same
         batch as its step, so a step is one batch.
+
+        `start` (3, h, w), where given, is a perturbation to begin with, such as that of the frame
+        before: brought into this frame's ball, it is compared with the frame, for two images more.
+        If the detector calls it real, that is the sample; if it is nearer to real than the frame
+        is, the steps begin there; if not, at the frame.
         """
         low = np.maximum(frame - np.float32(self.epsilon), 0)
         high = np.minimum(frame + np.float32(self.epsilon), 1)
         channels = 1 if self.noise == "luma" else 3
         directions = _Directions(frame.shape[1:], channels, seed, rng)
-        image, asked, before = frame, 0, 0.0
-        for step in range(self.steps + 1):
+        image, asked, before = frame, 0, None
+        if start is not None:
+            moved = np.clip(frame + (start if mask is None else start * mask), low, high)
+            log_probs = yield Pixels(np.stack([frame, moved]))
+            asked, before = 2, _probability(log_probs[0], real)
+            margins = real_margin(log_probs, real)
+            if margins[0] <= 0 and margins[1] > margins[0]:
+                image = moved
+        step, flipped, after = 0, False, 0.0
+        if image is not frame:
+            flipped, after = bool(margins[1] > 0), _probability(log_probs[1], real)
+        while not flipped:
             last = step == self.steps
             batch = directions.batch(image, 0 if last else self.pairs, self.sigma, mask)
             log_probs = yield batch
             margins = real_margin(log_probs, real)
             asked += len(batch)
             after = _probability(log_probs[0], real)
-            if step == 0:
-                before = after
-            if margins[0] > 0 or last:
+            before = after if before is None else before
+            flipped = bool(margins[0] > 0)
+            if flipped or last:
                 break
             gradient = antithetic_gradient(batch, margins[1:])
             move = np.float32(self.alpha) * np.sign(gradient)
             image = np.clip(image + move, low, high)
+            step += 1
         return AdversarialSample(
             image=image,
-            flipped=bool(margins[0] > 0 and step > 0),
+            flipped=flipped and image is not frame,
             steps=step,
             images=asked,
             linf=float(np.abs(image - frame).max()),
-            score_before=before,
+            score_before=after if before is None else before,
             score_after=after,
         )
 

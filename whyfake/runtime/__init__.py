@@ -1,6 +1,6 @@
 """Runs the detector: engines, the detector that counts, and the two drivers of coroutines."""
 
 from .detector import Detector, load_detector
-from .scheduler import Delivered, Failed, Job, drive, run
+from .scheduler import Delivered, Failed, Job, Promise, drive, run
 
-__all__ = ["Delivered", "Detector", "Failed", "Job", "drive", "load_detector", "run"]
+__all__ = ["Delivered", "Detector", "Failed", "Job", "Promise", "drive", "load_detector", "run"]
