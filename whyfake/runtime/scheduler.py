@@ -65,7 +65,7 @@ class Promise:
     """A value that one coroutine makes and another waits for.
 
     The waiting coroutine yields it and then reads `value`; the other calls `keep`, whatever becomes
-    of it. Jobs come in an order in which whoever keeps a promise starts before whoever waits for it.
+    of it. Jobs come in an order in which whoever keeps a promise starts before who waits for it.
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,1 @@
+"""From a clip to an explained clip: a folder of explanations, an overlay, and a page."""
