@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import explain as explain  # each of these modules adds its commands to `app`
+from . import video as video
 from .app import app
 
 __all__ = ["app", "main"]

@@ -30,7 +30,7 @@ def summarise(
             continue
         counts["faces"] += 1
         images["detection"] += 1
-        _add(tracks, row)
+        _add(tracks, row, detector.card.real)
         if row["explained"]:
             counts["explained"] += 1
             seconds += row["seconds"]
@@ -102,7 +102,7 @@ class _Start:
         }
 
 
-def _add(tracks: dict[int, dict[str, Any]], row: dict[str, Any]) -> None:
+def _add(tracks: dict[int, dict[str, Any]], row: dict[str, Any], real: tuple[str, ...]) -> None:
     track = tracks.setdefault(
         row["track"],
         {
@@ -118,6 +118,7 @@ def _add(tracks: dict[int, dict[str, Any]], row: dict[str, Any]) -> None:
     track["last"] = row["time"]
     track["sampled"] += 1
     track["explained"] += row["explained"]
+    track["called_fake"] += row["predicted"] not in real
     track["p_fake"].append(row["p_fake"])
 
 
