@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..perturbation import FloatArray
-from .overlay import INK, PAPER, Colour, Rgb, _blended, _font, _percent
+from .overlay import INK, PAPER, Colour, Rgb, _blended, _font, percent
 
 TRACKS: tuple[Colour, ...] = (
     (255, 159, 67),
@@ -61,7 +61,7 @@ def draw_scene(rgb: Rgb, patches: Sequence[Patch], faces: Sequence[Marked]) -> R
     """
     import cv2
 
-    out = rgb.copy()
+    out: Rgb = rgb.copy()
     for patch in patches:
         piece = out[patch.part]
         if piece.size:
@@ -73,9 +73,8 @@ def draw_scene(rgb: Rgb, patches: Sequence[Patch], faces: Sequence[Marked]) -> R
         colour = track_colour(face.track)
         corners = ((round(x), round(y)), (round(x + width), round(y + height)))
         for shade, thickness in ((PAPER, round(4 * unit)), (colour, round(2 * unit))):
-            lines = [corners] if face.asked else []
             if face.asked:
-                cv2.rectangle(out, *lines[0], shade, max(thickness, 1), cv2.LINE_AA)
+                cv2.rectangle(out, *corners, shade, max(thickness, 1), cv2.LINE_AA)
             else:
                 _corners(out, corners, shade, max(thickness, 1))
     for face in faces:
@@ -114,7 +113,7 @@ def _plate(text: str, size: int, colour: Colour) -> Rgb:
     image = Image.new("RGB", (width, round(size * 1.5)), PAPER)
     draw = ImageDraw.Draw(image)
     draw.text((size / 2, size * 0.75), text, colour, font, "lm")
-    return np.array(image)
+    return np.asarray(image, np.uint8)
 
 
 class Strip:
@@ -169,4 +168,4 @@ class Strip:
 
 def label_of(track: int, predicted: str, p: float) -> str:
     """The words over a face: `face 1  fake 97.2 %`."""
-    return f"face {track}  {predicted} {_percent(p)}"
+    return f"face {track}  {predicted} {percent(p)}"

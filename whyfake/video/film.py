@@ -13,6 +13,7 @@ from ..explanation import Explanation
 from ..media import ClipInfo, Crop, read_frames
 from ..media.write import ClipWriter
 from ..perturbation import FloatArray
+from ..report.overlay import heat_of
 from ..report.scene import Curve, Marked, Patch, Strip, draw_scene, label_of
 from .folder import ClipFolder, lines_of
 
@@ -102,16 +103,13 @@ def _shown(folder: ClipFolder, row: dict[str, Any], method: str, smooth: float) 
 def heat_level(frame: Path, method: str, *, smooth: bool) -> FloatArray | None:
     """A face's heat as levels (h, w) in [0, 1]: the smoothed one where that is wanted.
 
-    None where there is no heat. LIME and SHAP begin at 0, the others at their least.
+    None where there is no heat.
     """
-    explanation = Explanation.load(frame / method)
-    heat = explanation.heatmap
+    smoothed = None
     if smooth:
-        heat = np.load(frame / f"smoothed-{method}.npy", allow_pickle=False)
-    low, high = 0.0 if explanation.signed else float(heat.min()), float(heat.max())
-    if high - low <= 1e-6 * max(abs(low), abs(high)):
-        return None
-    return np.asarray(((heat - low) / (high - low)).clip(0, 1), np.float32)
+        smoothed = np.load(frame / f"smoothed-{method}.npy", allow_pickle=False)
+    heat = heat_of(Explanation.load(frame / method), smoothed)
+    return None if heat is None else heat[0]
 
 
 def _patch(last: _Shown, box: list[float], size: tuple[int, int]) -> list[Patch]:
