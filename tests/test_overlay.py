@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from whyfake.explanation import Adversary, Explanation
 from whyfake.report import overlay, png_bytes, strip
-from whyfake.report.overlay import INK, MUTED, WARNING, _ends, heat_of, percent, _placed, _plain
+from whyfake.report.overlay import INK, MUTED, WARNING, _ends, _placed, _plain, heat_of, percent
 
 HEAD = 76
 """Height of the caption above the picture."""

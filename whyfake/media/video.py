@@ -222,7 +222,7 @@ def _opened(path: str | Path) -> Any:
 def _video_stream(container: Any, path: str | Path) -> Any:
     streams = [s for s in container.streams.video if not s.disposition & _ATTACHED_PICTURE]
     if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing readable"
         container.close()
         raise VideoError(f"{path}: no video in that file, only {kinds}")
     if streams[0].codec_context is None:

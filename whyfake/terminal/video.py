@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import EngineError, OutputError, UsageError, WhyfakeError
+from ..media import printable
 from ..video import FaceDone, FaceFailed, Output, Plan, clip_folders, explain_clip
 from . import stdout
 
@@ -116,7 +117,7 @@ class Show:
         """The bar of one clip, to be entered."""
         for task in list(self._bar.task_ids):
             self._bar.remove_task(task)
-        self._clip, self._task = clip.name, None
+        self._clip, self._task = printable(clip.name), None
         return self._bar
 
     def stage(self, name: str, total: int) -> None:
@@ -167,7 +168,7 @@ class Show:
         """A clip is done: its tracks, what was asked, and where everything is."""
         summary = result.summary
         if self._json:
-            line = {"clip": self._clip, "folder": str(result.folder), "summary": summary}
+            line = {"clip": self._clip, "folder": printable(result.folder), "summary": summary}
             print(json.dumps(line, ensure_ascii=False), flush=True)
         elif not self._quiet:
             stdout().print(_table(summary))
@@ -178,7 +179,7 @@ class Show:
         made = ["report.html", *([f"overlay.{output.overlay}"] if output.overlay else [])]
         self._error.print(Text(_words(summary)), style="dim", soft_wrap=True)
         self._error.print(
-            Text(", ".join(str(result.folder / name) for name in made)), soft_wrap=True
+            Text(", ".join(printable(result.folder / name) for name in made)), soft_wrap=True
         )
 
 

@@ -1,5 +1,6 @@
 """From a clip to an explained clip: a folder of explanations, an overlay, and a page."""
 
+from .api import explain_video
 from .batch import clip_folders, result_folders
 from .explain import FaceDone, FaceFailed
 from .page import write_page
@@ -16,6 +17,7 @@ __all__ = [
     "Watcher",
     "clip_folders",
     "explain_clip",
+    "explain_video",
     "parse_choice",
     "result_folders",
     "write_page",

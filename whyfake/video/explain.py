@@ -12,14 +12,16 @@ import numpy as np
 from ..errors import OutputError, WhyfakeError
 from ..explanation import Explanation
 from ..frame import Link
+from ..index import method_record
 from ..media import Picture, load_picture
 from ..perturbation import FloatArray
 from ..pipeline import explain_events
 from ..report import overlay, png_bytes
 from ..runtime import Detector, Promise
 from .folder import ClipFolder
+from .parts import parts_of_regions
 from .plan import Choice, Plan
-from .record import explained_record
+from .record import explained_record, landmarks_in_crop
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class _Work:
     todo: list[Sampled]
     links: list[Link] = field(default_factory=list)
     starts: dict[str, str | None] = field(default_factory=dict)
-    done: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def pictures(self, faces: list[Sampled]) -> Iterator[Picture]:
         """The crops to explain, and with each its link; read one after the other."""
@@ -155,12 +157,12 @@ class _Work:
 
     def save(self, face: Sampled, explanation: Explanation, row: dict[str, Any]) -> None:
         """Write one explanation, and keep what its line in frames.jsonl will say."""
-        from .record import method_record
-
-        where = self.folder.frame(face.identity) / explanation.method
-        explanation.save(where, {"overlay.png": png_bytes(overlay(explanation))})
-        rows = self.done.setdefault(face.identity, [])
-        rows.append(method_record(explanation, row, f"frames/{face.identity}"))
+        name = f"frames/{face.identity}/{explanation.method}"
+        explanation.save(self.folder.path / name, {"overlay.png": png_bytes(overlay(explanation))})
+        landmarks = landmarks_in_crop(row, explanation.region_map.shape)
+        parts = parts_of_regions(explanation.region_map, landmarks)
+        methods = self.done.setdefault(face.identity, {})
+        methods[explanation.method] = method_record(explanation.to_dict(), name, parts)
 
 
 def stored_perturbation(frame: Path) -> FloatArray | None:

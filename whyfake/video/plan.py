@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, unknown
-from ..media import Finder, Sampling
+from ..media import Finder, Sampling, printable
 from ..request import Request
 from ..runtime import Detector
 
@@ -75,7 +75,7 @@ class Plan:
         request = self.request
         return {
             "schema": 1,
-            "clip": {"name": clip.name, "bytes": clip.stat().st_size, "sha256": file_hash(clip)},
+            "clip": {"name": printable(clip.name), "sha256": file_hash(clip)},
             "sampling": {k: v for k, v in dataclasses.asdict(self.sampling).items() if v},
             "explain": str(self.choice),
             "finder": finder.name,

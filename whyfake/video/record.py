@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..explanation import Explanation
 from ..media import Crop
-from .parts import parts_of_regions
 
 if TYPE_CHECKING:
     from .explain import Sampled
 
-TOP = 5
 UNSURE = 0.6
 """Below this probability of its class, a decision is marked as close."""
 
@@ -66,55 +62,25 @@ def no_face_record(frame: int, time: float) -> dict[str, Any]:
 
 
 def explained_record(
-    face: Sampled, row: dict[str, Any], methods: list[dict[str, Any]], start: str | None
+    face: Sampled, row: dict[str, Any], methods: dict[str, Any], start: str | None
 ) -> dict[str, Any]:
-    """A face that was explained: `methods` are those of `method_record`.
+    """A face that was explained: `methods` has a `method_record` for each.
 
     `start` is the neighbour with whose perturbation its adversarial sample began.
     """
     record = face_record(face, row)
     flags = list(record["flags"])
-    if any(m["flipped"] is False for m in methods):
+    if any(m["flipped"] is False for m in methods.values()):
         flags.append("not flipped")
     record.update(
         explained=True,
         start=start,
         flags=flags,
-        methods={m.pop("method"): m for m in methods},
-        images=1 + sum(m["images"] for m in methods),
-        seconds=round(sum(m["seconds"] for m in methods), 4),
+        methods=methods,
+        images=1 + sum(m["images"] for m in methods.values()),
+        seconds=round(sum(m["seconds"] for m in methods.values()), 4),
     )
     return record
-
-
-def method_record(explanation: Explanation, row: dict[str, Any], folder: str) -> dict[str, Any]:
-    """One explanation in short: flipped or not, the best regions and the parts they lie on."""
-    landmarks = landmarks_in_crop(row, explanation.region_map.shape)
-    parts = parts_of_regions(explanation.region_map, landmarks)
-    best = [r for r in explanation.regions[:TOP] if r["score"] > 1e-9 or not explanation.signed]
-    adversary = None if explanation.adversary is None else asdict(explanation.adversary)
-    where = f"{folder}/{explanation.method}"
-    return {
-        "method": explanation.method,
-        "target": explanation.target,
-        "p_target": explanation.p_target,
-        "baseline": explanation.baseline,
-        "flipped": None if adversary is None else adversary["flipped"],
-        "adversary": adversary,
-        "top_regions": [
-            {**region, "part": None if parts is None else parts[region["region"]]}
-            for region in best
-        ],
-        "notes": list(explanation.notes),
-        "images": explanation.images,
-        "image_counts": dict(explanation.image_counts),
-        "seconds": explanation.seconds,
-        "files": {
-            "explanation": f"{where}/explanation.json",
-            "arrays": f"{where}/arrays.npz",
-            "overlay": f"{where}/overlay.png",
-        },
-    }
 
 
 def landmarks_in_crop(row: dict[str, Any], size: tuple[int, ...]) -> NDArray[np.float64] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import VideoError
-from ..media import ClipInfo, Finder, probe
+from ..media import ClipInfo, Finder, printable, probe
 from ..request import check_request
 from ..runtime import Detector
 from .explain import (
@@ -108,7 +108,9 @@ def explain_clip(
         faces = chosen_faces(sampled_faces(folder, detector.card.real), plan.choice)
         watcher.stage("explaining", len(faces))
         failures = []
-        for event in explain_faces(detector, folder, clip.name, faces, plan, watcher.tick):
+        for event in explain_faces(
+            detector, folder, printable(clip.name), faces, plan, watcher.tick
+        ):
             watcher.show(event)
             if isinstance(event, FaceFailed):
                 failures.append(event)
