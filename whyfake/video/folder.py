@@ -39,7 +39,15 @@ class ClipFolder:
             raise OutputError(
                 f"{self.path}: cannot write there: {error.strerror or error}; choose another --out"
             ) from None
-        plain = json.loads(json.dumps(record))
+        try:
+            self._agree(json.loads(json.dumps(record)))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _agree(self, record: dict[str, Any]) -> None:
+        """Write the settings down, or find those that stand there to be the same."""
         stored = self.run()
         if stored is None:
             if self.survey_path.exists() or (self.path / "frames.jsonl").exists():
@@ -47,14 +55,13 @@ class ClipFolder:
                     f"{self.path}: holds results but no run.json that says how they were made: "
                     "choose another --out, or delete it"
                 )
-            self.write_json("run.json", plain)
-        elif stored != plain:
-            differs = "; ".join(_differences(stored, plain)[:3])
+            self.write_json("run.json", record)
+        elif stored != record:
+            differs = "; ".join(_differences(stored, record)[:3])
             raise OutputError(
                 f"{self.path}: made with other settings ({differs}): choose another --out, "
                 "or delete it to start again"
             )
-        return self
 
     def _claim(self) -> None:
         import fcntl
