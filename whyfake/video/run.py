@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import VideoError
+from ..errors import UsageError, VideoError, unknown
 from ..media import ClipInfo, Finder, printable, probe
+from ..media.write import FORMATS
 from ..request import check_request
 from ..runtime import Detector
 from .explain import (
@@ -67,10 +68,17 @@ class Output:
     """What is made beside the explanations: `overlay` is webm, mp4 or None.
 
     `smooth` is the spread in seconds over which heat is smoothed along a track; 0 leaves it raw.
+    Raises UsageError.
     """
 
     overlay: str | None = "webm"
     smooth: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.overlay is not None and self.overlay not in FORMATS:
+            raise UsageError(unknown("overlay", self.overlay, (*FORMATS, "none")))
+        if not 0 <= self.smooth < float("inf"):
+            raise UsageError(f"smooth must be 0 seconds or more, got {self.smooth}")
 
 
 @dataclass(frozen=True)
