@@ -14,6 +14,7 @@ import toys
 from whyfake import Detector, Explanation
 from whyfake.errors import DetectorError
 from whyfake.explainers import AdversarialSample, Nes
+from whyfake.explainers.nes import STRENGTHS
 from whyfake.frame import Link, explain_frame
 from whyfake.media import Picture, fit_to
 from whyfake.perturbation import FloatArray, Pixels
@@ -54,23 +55,34 @@ def attacked(
     return sample
 
 
-def test_a_neighbours_perturbation_that_flips_costs_two_images(detector: Detector) -> None:
-    cold = attacked(detector, frame_of(1), None)
+def test_a_neighbours_perturbation_that_flips_costs_nine_images(detector: Detector) -> None:
+    """And it is the weakest of its strengths that flips: brute force over them."""
+    first, second = frame_of(1), frame_of(2)
+    cold = attacked(detector, first, None)
     assert cold.flipped
     assert cold.images > 81
-    warm = attacked(detector, frame_of(2), cold.image - frame_of(1))
-    assert (warm.flipped, warm.steps, warm.images) == (True, 0, 2)
+    added = cold.image - first
+    for factor in (0.6, 1.0, 3.0):
+        start = np.float32(factor) * added
+        warm = attacked(detector, second, start)
+        assert (warm.flipped, warm.steps, warm.images) == (True, 0, 9)
+        for strength in STRENGTHS:
+            tried = np.clip(second + np.float32(strength) * start, 0, 1)
+            tried = np.clip(tried, second - np.float32(16 / 255), second + np.float32(16 / 255))
+            if int(detector.log_probs(tried[None])[0].argmax()) in detector.real:
+                break
+        np.testing.assert_allclose(warm.image, tried, atol=1e-6)
 
 
 def test_one_that_does_not_flip_yet_is_gone_on_from(detector: Detector) -> None:
-    """Half of it is not enough: fewer steps than from the frame, and the sample is real."""
+    """Three tenths of it are not enough, even doubled: fewer steps than from the frame."""
     cold = attacked(detector, frame_of(1), None)
-    half = (cold.image - frame_of(1)) * np.float32(0.5)
-    warm = attacked(detector, frame_of(2), half)
+    part = (cold.image - frame_of(1)) * np.float32(0.3)
+    warm = attacked(detector, frame_of(2), part)
     alone = attacked(detector, frame_of(2), None)
     assert warm.flipped
     assert 0 < warm.steps < alone.steps
-    assert warm.images == 2 + 81 * (warm.steps + 1)
+    assert warm.images == 9 + 81 * (warm.steps + 1)
 
 
 def test_one_that_leads_astray_is_left(detector: Detector) -> None:
@@ -79,7 +91,7 @@ def test_one_that_leads_astray_is_left(detector: Detector) -> None:
     wrong = frame_of(1) - cold.image
     warm, alone = attacked(detector, frame_of(2), wrong), attacked(detector, frame_of(2), None)
     assert warm.image.tobytes() == alone.image.tobytes()
-    assert (warm.steps, warm.images) == (alone.steps, alone.images + 2)
+    assert (warm.steps, warm.images) == (alone.steps, alone.images + 9)
 
 
 def test_one_from_a_larger_ball_is_brought_into_this_one(detector: Detector) -> None:
@@ -96,7 +108,7 @@ def test_a_frame_that_is_real_comes_back_unchanged(detector: Detector) -> None:
     sample = drive(attack, detector, frame)
     assert (sample.image == frame).all()
     assert not sample.flipped
-    assert sample.images == 2 + 81
+    assert sample.images == 9 + 81
 
 
 def test_a_mask_holds_for_the_start_too(detector: Detector) -> None:

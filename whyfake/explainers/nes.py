@@ -22,6 +22,11 @@ TABLE_FLOATS = 1 << 22
 arXiv 1703.03864)."""
 
 
+STRENGTHS = (0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+"""At which a neighbour's perturbation is tried. Without the weak ones it would only ever grow along
+a clip; the strong ones are cheaper than a step."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AdversarialSample(Adversary):
     """An image near the frame, and whether the detector calls it *real*.
@@ -81,25 +86,27 @@ class Nes:
         batch as its step, so a step is one batch.
 
         `start` (3, h, w), where given, is a perturbation to begin with, such as that of the frame
-        before: brought into this frame's ball, it is compared with the frame, for two images more.
-        If the detector calls it real, that is the sample; if it is nearer to real than the frame
-        is, the steps begin there; if not, at the frame.
+        before. It is tried at several strengths, each brought into this frame's ball, for nine
+        images in one batch. The weakest that the detector calls real is the sample; if there is
+        none, the steps begin at the one nearest to real, or at the frame if that is nearer.
         """
         low = np.maximum(frame - np.float32(self.epsilon), 0)
         high = np.minimum(frame + np.float32(self.epsilon), 1)
         channels = 1 if self.noise == "luma" else 3
         directions = _Directions(frame.shape[1:], channels, seed, rng)
         image, asked, before = frame, 0, None
-        if start is not None:
-            moved = np.clip(frame + (start if mask is None else start * mask), low, high)
-            log_probs = yield Pixels(np.stack([frame, moved]))
-            asked, before = 2, _probability(log_probs[0], real)
-            margins = real_margin(log_probs, real)
-            if margins[0] <= 0 and margins[1] > margins[0]:
-                image = moved
         step, flipped, after = 0, False, 0.0
-        if image is not frame:
-            flipped, after = bool(margins[1] > 0), _probability(log_probs[1], real)
+        if start is not None:
+            added = start if mask is None else start * mask
+            moved = [np.clip(frame + np.float32(s) * added, low, high) for s in STRENGTHS]
+            tried = np.stack([frame, *moved])
+            log_probs = yield Pixels(tried)
+            margins = real_margin(log_probs, real)
+            asked, before = len(tried), _probability(log_probs[0], real)
+            best = int(np.argmax(margins > 0 if margins.max() > 0 else margins))
+            if best:  # 0 is the frame itself
+                image, after = tried[best], _probability(log_probs[best], real)
+                flipped = bool(margins[best] > 0)
         while not flipped:
             last = step == self.steps
             batch = directions.batch(image, 0 if last else self.pairs, self.sigma, mask)
