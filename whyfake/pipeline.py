@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import PictureError, UsageError, WhyfakeError
 from .explanation import Explanation
-from .frame import explain_frame
+from .frame import Link, explain_frame
 from .media import Picture, fit_to, load_picture, picture_from_array, printable
 from .request import PREDICTED, Request, check_request, make_request, parse_methods
 from .runtime import Delivered, Detector, Failed, Job, run
@@ -110,11 +110,13 @@ def explain_events(
     images: Iterable[Image],
     request: Request,
     tick: Callable[[], None] | None = None,
+    links: Sequence[Link] | None = None,
 ) -> Iterator[Outcome]:
     """Explain pictures together and hand out each explanation as soon as it is there.
 
     Errors of a picture are outcomes, not exceptions. Raises UsageError for what is wrong with the
-    request itself. `tick` is called a few times a second.
+    request itself. `tick` is called a few times a second. `links`, where given, has each picture's
+    link to its neighbour by the time that the picture is read.
     """
     check_request(request, detector)
     sources: dict[int, str] = {}
@@ -127,9 +129,12 @@ def explain_events(
                 frame = fit_to(picture.rgb, detector.size)
             except PictureError as error:
                 unread.append(Outcome(index, _name(image), error, last=True))
+                if links is not None:
+                    links[index].after.keep(None)
                 continue
             sources[index] = picture.source
-            yield Job(index, frame, explain_frame(picture, frame, detector, request))
+            link = None if links is None else links[index]
+            yield Job(index, frame, explain_frame(picture, frame, detector, request, link))
 
     for event in run(detector, jobs(), tick=tick):
         yield from unread

@@ -40,7 +40,11 @@ class Steps:
     def show(self, step: str, share: float | None = None, detail: str = "") -> None:
         """Show a step; `share`, 0 to 1, is how much of it is done, where that is known."""
         self._bar.update(
-            self._task, description=step, completed=share or 0.0, total=None if share is None else 1.0, detail=detail
+            self._task,
+            description=step,
+            completed=share or 0.0,
+            total=None if share is None else 1.0,
+            detail=detail,
         )
 
     def count(self, step: str, done: int, total: int) -> None:
