@@ -5,8 +5,6 @@ REQUIRE_GPU=1 turns every skip of a test marked `gpu` into a failure: for machin
 
 from __future__ import annotations
 
-import functools
-import importlib
 import os
 import subprocess
 import sys
@@ -16,8 +14,8 @@ from typing import Any
 
 import pytest
 from emulated_cuda import COMPILER, build
+from outside import SHARED
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 _ASK = "from whyfake.runtime.cuda import devices; assert devices(), 'the driver shows no GPU'"
 
 
@@ -62,29 +60,3 @@ def emulated_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if COMPILER is None:
         pytest.skip("needs a C compiler")
     return build(tmp_path_factory.mktemp("driver"))
-
-
-@functools.cache
-def import_timm() -> Any:
-    """timm, or skip the tests that need it.
-
-    timm imports torchvision, whose wheel for CUDA has no operators beside a torch for CPUs: it asks
-    for the schemas of two at its import, which are defined for it here.
-    """
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("onnxscript")
-    try:
-        return pytest.importorskip("timm")
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-    for name in [n for n in sys.modules if n.split(".")[0] in ("torchvision", "timm")]:
-        del sys.modules[name]
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _KEPT.append(library)
-    return importlib.import_module("timm")
-
-
-_KEPT: list[Any] = []  # a torch.library.Library takes its definitions with it

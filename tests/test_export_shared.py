@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED
+from outside import SHARED
 from test_cli import whyfake
 
 from whyfake import Detector, explain, load_detector

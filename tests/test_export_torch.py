@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from conftest import import_timm
+from outside import import_timm
 from test_cli import one_error, whyfake
 from test_export_command import files, nothing_written
 
