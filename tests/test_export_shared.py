@@ -57,5 +57,5 @@ def test_explanations_are_the_same(tmp_path: Path, shared: Path, model: Path) ->
             ]
             # some scores are small all over: hold them to a hundredth of what they span, too
             bound = min(1e-4, 0.01 * float(np.ptp(scores[0])))
-            assert 0 < bound
+            assert bound > 0
             np.testing.assert_allclose(scores[1], scores[0], rtol=0, atol=bound)

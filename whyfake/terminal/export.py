@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ class ExportProgress:
     """A live line on stderr: the step, and how many of its images were asked."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        # the stream of now: tracing takes sys.stderr away, and the line must live on meanwhile
+        console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
