@@ -108,6 +108,29 @@ def test_a_batch_that_is_built_in_stays_and_is_told() -> None:
     assert said["card"]["parity"]["batches"] == [2]
 
 
+@pytest.mark.parametrize("tail", [(reshape(1, 2),), (reshape(1, 2), reshape(1, 1, 2))])
+def test_a_batch_that_is_named_free_but_is_not(tail: tuple[Any, ...]) -> None:
+    """An exporter's dynamic axis over a Reshape for one picture."""
+    shape = ("n", 2) if len(tail) == 1 else ("n", 1, 2)
+    toy = Toy(tail=tail, output_shape=shape)
+    put(toy, toy.card())
+    result = whyfake("export", "toy.onnx", "-o", "ours.onnx", "--json")
+    assert result.code == 0, result.err
+    assert "note: its batch is named free, but only one picture at a time runs" in result.err
+    assert "note: batch freed, was 1" in result.err
+    images = frames(5)
+    with load_detector("ours.onnx", device="cpu", batch=5) as detector:
+        got = detector.log_probs(images)
+    np.testing.assert_allclose(got, log_softmax(toy.logits(images, toy.card())), 1e-5, 2e-6)
+
+
+def test_a_broken_card_is_not_passed_over() -> None:
+    put(Toy(), Toy().card())
+    Path("toy.card.json").write_text("{")
+    options = ["--classes=real,df", "--real=real", "--activation=logits"]
+    one_error(whyfake("export", "toy.onnx", "-o", "ours.onnx", *options), 1, "not valid JSON")
+
+
 def test_options_stand_in_for_a_card_and_over_one() -> None:
     toy = Toy(classes=3, scale=255, tail=(SOFTMAX,))
     put(toy, None)

@@ -32,6 +32,7 @@ from whyfake.export.modules import module_from_timm
 from whyfake.export.parity import parity_inputs
 from whyfake.onnx_graph import PIXELS
 from whyfake.settings import Settings
+from whyfake.sources import ExportRequest, open_source
 
 torch = pytest.importorskip("torch")
 timm = import_timm()
@@ -291,6 +292,22 @@ def test_a_model_that_is_held_twice_needs_a_prefix(weights: dict[str, Any]) -> N
     module, notes = module_from_timm(ARCH, "w.ckpt", 3, prefix="ema.")
     assert torch.equal(module.classifier.bias, ema["classifier.bias"])
     assert len(notes) == 1
+
+
+def test_what_a_card_leaves_out_is_timms(weights: dict[str, Any]) -> None:
+    card = {
+        "input": {"height": 64, "width": 64},
+        "output": {"activation": "logits"},
+        "classes": ["real", "df", "fs"],
+        "real": ["real"],
+        "crop_margin": 1.3,
+    }
+    torch.save(weights, "w.pth")
+    Path("c.json").write_text(json.dumps(card))
+    request = ExportRequest("w.pth", arch=ARCH, card=Path("c.json"))
+    found = open_source(request).card
+    assert (found.input.mean, found.input.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert found.crop_margin == 1.3
 
 
 def test_a_vision_transformer_at_another_size() -> None:

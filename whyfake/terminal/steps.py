@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 
 from rich.console import Console
@@ -12,7 +13,8 @@ class Steps:
     """Shows one step at a time while it is open, and leaves nothing behind."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        # the stream of now: torch, as it traces, takes sys.stderr away, and the line must live on
+        console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
