@@ -129,6 +129,8 @@ def probe(path: str | Path) -> ClipInfo:
         stream = _video_stream(container, path)
         base = Fraction(stream.time_base or Fraction(1, 1000))
         claimed = float(stream.duration * base) if stream.duration else 0.0
+        if not claimed and container.duration and len(container.streams) == 1:
+            claimed = container.duration / 1e6  # the file's; with sound in it, that of the sound
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         ticks, last = _ticks(container, stream)
         codec = str(stream.codec_context.name)
