@@ -235,7 +235,7 @@ def _video_stream(container: Any, path: str | Path) -> Any:
 
 
 def _is_cover(stream: Any) -> bool:
-    """Whether it is the cover picture of a music file. PyAV before 17 gives a flag, later an int."""
+    """Whether it is a music file's cover picture. PyAV before 17 gives a flag, later an int."""
     disposition = stream.disposition
     return bool(getattr(disposition, "value", disposition) & _ATTACHED_PICTURE)
 

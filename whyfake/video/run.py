@@ -112,7 +112,7 @@ def explain_clip(
     info = probe(clip)
     with ClipFolder(out).open(plan.record(detector, clip, finder)) as folder:
         watcher.stage("looking for faces", info.frames)
-        asked = survey(detector, folder, clip, info, plan, finder, watcher.step)
+        survey(detector, folder, clip, info, plan, finder, watcher.step)
         faces = chosen_faces(sampled_faces(folder, detector.card.real), plan.choice)
         watcher.stage("explaining", len(faces))
         failures = []
@@ -124,7 +124,8 @@ def explain_clip(
                 failures.append(event)
         failed = {event.face.identity: str(event.error) for event in failures}
         folder.write_lines("frames.jsonl", records(folder, detector.card.real, failed))
-        summary = summarise(folder, info, detector, asked, failed)
+        summary = summarise(folder, info, detector, failed)
+        summary["smooth"] = output.smooth
         folder.write_json("summary.json", summary)
         finish(folder, clip, info, summary, output, watcher)
     return ClipResult(folder.path, summary, tuple(failures))
