@@ -128,7 +128,10 @@ def test_a_run_that_is_finished_asks_nothing_again(
 ) -> None:
     before, text = detector.images_seen, (whole / "frames.jsonl").read_bytes()
     summary = json.loads((whole / "summary.json").read_text())
-    again = explain_video(detector, clip, whole, **how)
+    drawn = explain_video(detector, clip, whole, **{**how, "overlay": "webm"}).folder
+    film = (drawn / "overlay.webm").stat().st_mtime_ns
+    again = explain_video(detector, clip, whole, **{**how, "overlay": "webm"})
+    assert (drawn / "overlay.webm").stat().st_mtime_ns == film  # nor drawn
     assert detector.images_seen == before
     assert (whole / "frames.jsonl").read_bytes() == text
     assert again.summary == summary
