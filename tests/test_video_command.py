@@ -239,6 +239,27 @@ def test_killed_at_twenty_random_moments(planted: Path, here: Path) -> None:
     killed_at_random(planted, here, kills=20, seed=2)
 
 
+def test_ctrl_c_is_said_and_what_is_done_is_whole(planted: Path, here: Path) -> None:
+    words = ["-d", planted / "toy.onnx", "--no-face", "--frames", 6, "--samples", 3000]
+    run = subprocess.Popen(
+        [COMMAND, "video", planted / "crops.mp4", *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        text=True,
+    )
+    frames = here / "whyfake-out" / "crops" / "frames"
+    while not list(frames.glob("*/frame.json")):
+        assert run.poll() is None
+        time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    _, words_said = run.communicate(timeout=60)
+    assert run.returncode == 130, words_said
+    assert "stopped; what was finished is whole" in words_said
+    assert "Traceback" not in words_said
+    assert not [path for path in frames.rglob(".*") if path.name != ".lock"]
+
+
 def test_a_full_disk_is_one_line_and_leaves_what_is_done(
     planted: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

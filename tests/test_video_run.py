@@ -128,10 +128,28 @@ def test_a_run_that_is_finished_asks_nothing_again(
 ) -> None:
     before, text = detector.images_seen, (whole / "frames.jsonl").read_bytes()
     summary = json.loads((whole / "summary.json").read_text())
-    again = explain_video(detector, clip, whole, **how)
+    drawn = explain_video(detector, clip, whole, **{**how, "overlay": "webm"}).folder
+    film = (drawn / "overlay.webm").stat().st_mtime_ns
+    again = explain_video(detector, clip, whole, **{**how, "overlay": "webm"})
+    assert (drawn / "overlay.webm").stat().st_mtime_ns == film  # nor drawn
     assert detector.images_seen == before
     assert (whole / "frames.jsonl").read_bytes() == text
     assert again.summary == summary
+
+
+def test_what_is_only_shown_may_change(
+    detector: Detector, clip: Path, how: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    """Smoothing and overlay are no settings of the results: nothing is asked for them."""
+    folder = tmp_path / "out"
+    shutil.copytree(whole, folder)
+    before = detector.images_seen
+    explain_video(detector, clip, folder, **{**how, "smooth": 0.5, "overlay": "mp4"})
+    assert detector.images_seen == before
+    assert "The heat shown is smoothed over 0.5 s" in (folder / "report.html").read_text()
+    assert (folder / "overlay.mp4").is_file()
+    explain_video(detector, clip, folder, **how)
+    assert "smoothed" not in (folder / "report.html").read_text().split("<script")[0]
 
 
 class StopError(Exception):

@@ -21,6 +21,14 @@ from .settings import Settings
 Image = str | Path | NDArray[np.uint8] | Picture
 
 
+@dataclass(frozen=True, eq=False)
+class Linked:
+    """A picture out of a clip, and its link to the one before it."""
+
+    picture: Picture
+    link: Link
+
+
 def explain(
     detector: Detector,
     image: Image,
@@ -107,33 +115,31 @@ class Outcome:
 
 def explain_events(
     detector: Detector,
-    images: Iterable[Image],
+    images: Iterable[Image | Linked],
     request: Request,
     tick: Callable[[], None] | None = None,
-    links: Sequence[Link] | None = None,
 ) -> Iterator[Outcome]:
     """Explain pictures together and hand out each explanation as soon as it is there.
 
     Errors of a picture are outcomes, not exceptions. Raises UsageError for what is wrong with the
-    request itself. `tick` is called a few times a second. `links`, where given, has each picture's
-    link to its neighbour by the time that the picture is read.
+    request itself. `tick` is called a few times a second.
     """
     check_request(request, detector)
     sources: dict[int, str] = {}
     unread: list[Outcome] = []
 
     def jobs() -> Iterator[Job]:
-        for index, image in enumerate(images):
+        for index, item in enumerate(images):
+            image, link = (item.picture, item.link) if isinstance(item, Linked) else (item, None)
             try:
                 picture = _picture(image)
                 frame = fit_to(picture.rgb, detector.size)
             except PictureError as error:
                 unread.append(Outcome(index, _name(image), error, last=True))
-                if links is not None:
-                    links[index].after.keep(None)
+                if link is not None:
+                    link.after.keep(None)
                 continue
             sources[index] = picture.source
-            link = None if links is None else links[index]
             yield Job(index, frame, explain_frame(picture, frame, detector, request, link))
 
     for event in run(detector, jobs(), tick=tick):

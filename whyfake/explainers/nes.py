@@ -97,9 +97,7 @@ class Nes:
         image, asked, before = frame, 0, None
         step, flipped, after = 0, False, 0.0
         if start is not None:
-            added = start if mask is None else start * mask
-            moved = [np.clip(frame + np.float32(s) * added, low, high) for s in STRENGTHS]
-            tried = np.stack([frame, *moved])
+            tried = _strengths(frame, start if mask is None else start * mask, low, high)
             log_probs = yield Pixels(tried)
             margins = real_margin(log_probs, real)
             asked, before = len(tried), _probability(log_probs[0], real)
@@ -131,6 +129,14 @@ class Nes:
             score_before=after if before is None else before,
             score_after=after,
         )
+
+
+def _strengths(
+    frame: FloatArray, added: FloatArray, low: FloatArray, high: FloatArray
+) -> FloatArray:
+    """The frame, and it with a perturbation at each of STRENGTHS, between `low` and `high`."""
+    moved = [np.clip(frame + np.float32(s) * added, low, high) for s in STRENGTHS]
+    return np.stack([frame, *moved])
 
 
 def real_margin(log_probs: FloatArray, real: tuple[int, ...]) -> NDArray[np.float64]:

@@ -129,6 +129,8 @@ def probe(path: str | Path) -> ClipInfo:
         stream = _video_stream(container, path)
         base = Fraction(stream.time_base or Fraction(1, 1000))
         claimed = float(stream.duration * base) if stream.duration else 0.0
+        if not claimed and container.duration and len(container.streams) == 1:
+            claimed = container.duration / 1e6  # the file's; with sound in it, that of the sound
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         ticks, last = _ticks(container, stream)
         codec = str(stream.codec_context.name)
@@ -220,7 +222,7 @@ def _opened(path: str | Path) -> Any:
 
 
 def _video_stream(container: Any, path: str | Path) -> Any:
-    streams = [s for s in container.streams.video if not s.disposition & _ATTACHED_PICTURE]
+    streams = [s for s in container.streams.video if not _is_cover(s)]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing readable"
         container.close()
@@ -232,7 +234,13 @@ def _video_stream(container: Any, path: str | Path) -> Any:
     return streams[0]
 
 
-_ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: a music file's cover
+def _is_cover(stream: Any) -> bool:
+    """Whether it is a music file's cover picture. PyAV before 17 gives a flag, later an int."""
+    disposition = stream.disposition
+    return bool(getattr(disposition, "value", disposition) & _ATTACHED_PICTURE)
+
+
+_ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 
 
 def _decoded(container: Any, stream: Any, damaged: list[str] | None = None) -> Iterator[Any]:

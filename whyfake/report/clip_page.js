@@ -18,6 +18,12 @@
     parent.append(element);
     return element;
   };
+  const captions = {
+    heat: "Yellow: matters most. Outlined: the best regions, 1 first.",
+    original: "The crop, as the detector is shown it at its own size.",
+    outlines: "The best regions, 1 first.",
+    difference: "What was added to make the detector say real. Grey: nothing; black and white: most.",
+  };
   let shown = [], now = 0;
 
   function choose() {
@@ -63,6 +69,8 @@
     slider.setAttribute("aria-valuetext", title);
     $("now").textContent = title;
     layers($("stage"), frame, method, view);
+    $("caption").textContent = view === "difference" && !frame.difference
+      ? "No adversarial sample was made for this frame." : captions[view];
     const best = (method?.regions ?? []).map((r) => r.part ?? `region ${r.region}`);
     $("stage").children[0].alt = best.length
       ? `Face ${frame.track} at ${frame.time.toFixed(2)} s; best regions: ${best.join(", ")}`

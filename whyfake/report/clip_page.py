@@ -99,7 +99,8 @@ def _viewer(page: ClipPage) -> str:
 <div><div class="stage" id="stage">{_EMPTY_STAGE}</div>
 <div class="scrub"><button id="back" aria-label="Frame before">‹</button>
 <input type="range" id="slider" min="0" value="0" step="1" aria-label="Frame">
-<button id="on" aria-label="Next frame">›</button></div></div>
+<button id="on" aria-label="Next frame">›</button></div>
+<p class="muted" id="caption"></p></div>
 <div>
 {_choices("face", "Face", faces)}
 {_choices("method", "Method", [(name, name) for name in page.methods])}

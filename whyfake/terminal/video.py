@@ -206,11 +206,12 @@ def _table(summary: dict[str, Any]) -> Table:
 def _words(summary: dict[str, Any]) -> str:
     """What was asked, in a sentence or two."""
     words = (
-        f"{summary['explained']} of {summary['faces']} faces in {summary['sampled_frames']} frames "
-        f"explained, {summary['images']['total']:,} images in all"
+        f"{summary['explained']} of {_many(summary['faces'], 'face')} in "
+        f"{_many(summary['sampled_frames'], 'frame')} explained, "
+        f"{_many(summary['images']['total'], 'image')} in all"
     )
     if summary["no_face"]:
-        words += f"; no face in {summary['no_face']} frames"
+        words += f"; no face in {_many(summary['no_face'], 'frame')}"
     starts = summary["adversary_by_start"]
     if starts["neighbour"]["frames"]:
         words += (
@@ -220,3 +221,7 @@ def _words(summary: dict[str, Any]) -> str:
             f"{starts['own frame']['frames'] + starts['neighbour']['frames']} flipped"
         )
     return words + "."
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -15,7 +15,7 @@ from ..frame import Link
 from ..index import method_record
 from ..media import Picture, load_picture
 from ..perturbation import FloatArray
-from ..pipeline import explain_events
+from ..pipeline import Linked, explain_events
 from ..report import overlay, png_bytes
 from ..runtime import Detector, Promise
 from .folder import ClipFolder
@@ -79,6 +79,11 @@ def chosen_faces(faces: Iterable[Sampled], choice: Choice) -> list[Sampled]:
     return sorted(best, key=lambda f: (f.frame, f.track))
 
 
+def unfinished(folder: ClipFolder, faces: list[Sampled]) -> list[Sampled]:
+    """Those that have not been explained to their end."""
+    return [face for face in faces if stored_record(folder, face.identity) is None]
+
+
 def explain_faces(
     detector: Detector,
     folder: ClipFolder,
@@ -91,15 +96,14 @@ def explain_faces(
 
     Raises OutputError as soon as a result cannot be written.
     """
-    work = _Work(folder, source, plan, [f for f in faces if _stored(folder, f) is None])
+    work = _Work(folder, source, plan, unfinished(folder, faces))
     survey = {
         face["id"]: face
         for look in folder.looks()
         for face in look.get("faces", ())
         if "id" in face
     }
-    events = explain_events(detector, work.pictures(faces), plan.request, tick, links=work.links)
-    for outcome in events:
+    for outcome in explain_events(detector, work.pictures(faces), plan.request, tick):
         face = work.todo[outcome.index]
         if isinstance(outcome.value, WhyfakeError):
             yield FaceFailed(face, outcome.value)
@@ -125,12 +129,11 @@ class _Work:
     source: str
     plan: Plan
     todo: list[Sampled]
-    links: list[Link] = field(default_factory=list)
     starts: dict[str, str | None] = field(default_factory=dict)
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def pictures(self, faces: list[Sampled]) -> Iterator[Picture]:
-        """The crops to explain, and with each its link; read one after the other."""
+    def pictures(self, faces: list[Sampled]) -> Iterator[Linked]:
+        """The crops to explain, each with its link; read one after the other."""
         warm = self.plan.warm and self.plan.request.adversarial
         latest: dict[int, tuple[str, Promise | None]] = {}
         waiting = {face.identity for face in self.todo}
@@ -140,10 +143,9 @@ class _Work:
             if face.identity in waiting:
                 link = Link(None if before is None else self._promised(before), Promise())
                 promise = link.after
-                self.links.append(link)
                 self.starts[face.identity] = None if before is None else before[0]
                 picture = load_picture(self.folder.frame(face.identity) / "crop.png")
-                yield Picture(f"{self.source}#{face.identity}", picture.rgb)
+                yield Linked(Picture(f"{self.source}#{face.identity}", picture.rgb), link)
             if not face.called_real:
                 latest[face.track] = face.identity, promise
 
@@ -172,11 +174,6 @@ def stored_perturbation(frame: Path) -> FloatArray | None:
         if explanation.adversarial is not None:
             return np.asarray(explanation.adversarial - explanation.frame)
     return None
-
-
-def _stored(folder: ClipFolder, face: Sampled) -> dict[str, Any] | None:
-    """A face's record where it has been explained to its end."""
-    return folder.read_json(f"frames/{face.identity}/frame.json")
 
 
 def stored_record(folder: ClipFolder, identity: str) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from ..perturbation import FloatArray
 from ..report.overlay import heat_of
 from ..report.scene import Curve, Marked, Patch, Strip, draw_scene, label_of
 from .folder import ClipFolder, lines_of
+from .smooth import stored_smooth
 
 HOLD = 2.0
 """Seconds for which a face's last heat stays on it when no later one comes."""
@@ -95,21 +96,11 @@ def _shown(folder: ClipFolder, row: dict[str, Any], method: str, smooth: float) 
     )
     level = None
     if row["explained"] and method in row["methods"]:
-        level = heat_level(folder.frame(row["id"]), method, smooth=smooth > 0)
+        smoothed = stored_smooth(folder, row["id"], method) if smooth > 0 else None
+        heat = heat_of(Explanation.load(folder.frame(row["id"]) / method), smoothed)
+        level = None if heat is None else heat[0]
     text = label_of(row["track"], row["predicted"], row["scores"][row["predicted"]])
     return _Shown(row["time"], text, offset, level)
-
-
-def heat_level(frame: Path, method: str, *, smooth: bool) -> FloatArray | None:
-    """A face's heat as levels (h, w) in [0, 1]: the smoothed one where that is wanted.
-
-    None where there is no heat.
-    """
-    smoothed = None
-    if smooth:
-        smoothed = np.load(frame / f"smoothed-{method}.npy", allow_pickle=False)
-    heat = heat_of(Explanation.load(frame / method), smoothed)
-    return None if heat is None else heat[0]
 
 
 def _patch(last: _Shown, box: list[float], size: tuple[int, int]) -> list[Patch]:

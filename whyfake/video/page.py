@@ -19,6 +19,7 @@ from ..report.overlay import percent
 from ..report.scene import Curve
 from .folder import ClipFolder, lines_of
 from .parts import PARTS
+from .smooth import stored_smooth
 
 MOST_SHOWN = 240
 """Frames whose pictures are inside the page; of more, so many are taken, evenly."""
@@ -55,7 +56,7 @@ def _page(folder: ClipFolder, summary: Row, rows: list[Row]) -> ClipPage:
         title=_title(summary),
         lead=_lead(summary, explained, methods[0]),
         flags=_flags(summary, rows, len(shown), len(faces)),
-        frames=[_frame(folder, row, summary["clip"]["duration"]) for row in shown],
+        frames=[_frame(folder, row, summary) for row in shown],
         tracks=[(t["track"], _track(t, summary["tracks"])) for t in summary["tracks"]],
         methods=methods,
         curves=list(curves.values()),
@@ -134,6 +135,11 @@ def _flags(summary: Row, rows: list[Row], shown: int, faces: int) -> list[str]:
             lines.append(f"In {count} {text}: {_times(times)}.")
     if summary["run"]["finder"] == "cascade":
         lines.append("Faces were found by the built-in cascade: frontal ones only, no landmarks.")
+    if summary["smooth"]:
+        lines.append(
+            f"The heat shown is smoothed over {summary['smooth']:g} s along each track; outlines "
+            "and numbers are those of single frames."
+        )
     if shown < faces:
         lines.append(
             f"The viewer holds {shown} of {faces:,} faces, evenly spread; the table has all."
@@ -161,13 +167,13 @@ def _track(track: Row, tracks: list[Row]) -> str:
     return number if len(tracks) == 1 else f"{number} ({percent(track['mean_p_fake'])} fake)"
 
 
-def _frame(folder: ClipFolder, row: Row, duration: float) -> Row:
+def _frame(folder: ClipFolder, row: Row, summary: Row) -> Row:
     """What the viewer needs of a face: its pictures, and words that need no formatting."""
     crop, size = crop_layer(load_picture(folder.path / row["files"]["crop"]).rgb)
     frame: Row = {
         "id": row["id"],
         "time": round(row["time"], 3),
-        "at": round(100 * row["time"] / max(duration, 1e-9), 3),
+        "at": round(100 * row["time"] / max(summary["clip"]["duration"], 1e-9), 3),
         "track": row["track"],
         "decided": f"{row['predicted']} {percent(row['scores'][row['predicted']])}",
         "explained": row["explained"],
@@ -186,8 +192,7 @@ def _frame(folder: ClipFolder, row: Row, duration: float) -> Row:
     for name, method in (row.get("methods") or {}).items():
         where = folder.frame(row["id"])
         explanation = Explanation.load(where / name)
-        smoothed = where / f"smoothed-{name}.npy"
-        heat = np.load(smoothed, allow_pickle=False) if smoothed.exists() else None
+        heat = stored_smooth(folder, row["id"], name) if summary["smooth"] else None
         if frame["difference"] is None:
             frame["difference"] = difference_layer(explanation)
         frame["methods"][name] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from .explain import (
     explain_faces,
     sampled_faces,
     stored_record,
+    unfinished,
 )
 from .film import write_film
 from .folder import ClipFolder
@@ -112,9 +114,9 @@ def explain_clip(
     info = probe(clip)
     with ClipFolder(out).open(plan.record(detector, clip, finder)) as folder:
         watcher.stage("looking for faces", info.frames)
-        asked = survey(detector, folder, clip, info, plan, finder, watcher.step)
+        survey(detector, folder, clip, info, plan, finder, watcher.step)
         faces = chosen_faces(sampled_faces(folder, detector.card.real), plan.choice)
-        watcher.stage("explaining", len(faces))
+        watcher.stage("explaining", len(unfinished(folder, faces)))
         failures = []
         for event in explain_faces(
             detector, folder, printable(clip.name), faces, plan, watcher.tick
@@ -124,7 +126,11 @@ def explain_clip(
                 failures.append(event)
         failed = {event.face.identity: str(event.error) for event in failures}
         folder.write_lines("frames.jsonl", records(folder, detector.card.real, failed))
-        summary = summarise(folder, info, detector, asked, failed)
+        summary = summarise(folder, info, detector, failed)
+        summary["smooth"] = output.smooth
+        if folder.read_json("summary.json") != json.loads(json.dumps(summary)):
+            for kind in FORMATS:  # of another summary: to be drawn again
+                (folder.path / f"overlay.{kind}").unlink(missing_ok=True)
         folder.write_json("summary.json", summary)
         finish(folder, clip, info, summary, output, watcher)
     return ClipResult(folder.path, summary, tuple(failures))
@@ -138,13 +144,16 @@ def finish(
     output: Output,
     watcher: Watcher,
 ) -> None:
-    """Smooth the heat, draw the overlay and write the page, from what stands in the folder."""
+    """Smooth the heat, draw the overlay and write the page, from what stands in the folder.
+
+    An overlay that stands there already was drawn from the same summary.
+    """
     methods = summary["run"]["methods"]
     if output.smooth > 0:
         smooth_heat(folder, methods, output.smooth)
-    if output.overlay is not None:
+    path = folder.path / f"overlay.{output.overlay}"
+    if output.overlay is not None and not path.exists():
         watcher.stage("drawing", info.frames)
-        path = folder.path / f"overlay.{output.overlay}"
         write_film(folder, clip, info, methods[0], path, smooth=output.smooth, tick=watcher.step)
     watcher.stage("writing the page", 0)
     write_page(folder)

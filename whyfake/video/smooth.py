@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import OutputError
 from ..explanation import Explanation
 from ..files import write_file
 from ..perturbation import FloatArray
@@ -37,6 +38,16 @@ def smooth_heat(folder: ClipFolder, methods: list[str], spread: float) -> None:
                 stream = io.BytesIO()
                 np.save(stream, heat)
                 write_file(folder.frame(identity) / f"smoothed-{method}.npy", stream.getvalue())
+
+
+def stored_smooth(folder: ClipFolder, identity: str, method: str) -> FloatArray:
+    """A face's smoothed heat (h, w). Raises OutputError where there is none."""
+    path = folder.frame(identity) / f"smoothed-{method}.npy"
+    try:
+        heat: FloatArray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: no smoothed heat there: {error}; run again") from None
+    return heat
 
 
 def _smoothed(

@@ -12,7 +12,7 @@ from .survey import end_of
 
 
 def summarise(
-    folder: ClipFolder, info: ClipInfo, detector: Detector, asked: int, failed: dict[str, str]
+    folder: ClipFolder, info: ClipInfo, detector: Detector, failed: dict[str, str]
 ) -> dict[str, Any]:
     """The summary of what stands in frames.jsonl. Costs no images."""
     end = end_of(folder) or {"frames": 0, "notes": []}

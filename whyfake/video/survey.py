@@ -34,8 +34,6 @@ LOOK_EVERY = 0.2
 _TOGETHER = 32  # crops that are scored, and lost by a kill, together
 _MOST_BYTES = 64 << 20
 
-Tick = Callable[[], None]
-
 
 @dataclass
 class _Look:
@@ -63,7 +61,6 @@ class _Survey:
             self.lines += 1
             self.known.update({f["id"]: f["scores"] for f in line.get("faces", ()) if "id" in f})
         self.written = 0
-        self.asked = 0
         self.writer = SurveyWriter(folder)
         self.open: deque[_Look] = deque()
         self.ready: list[_Look] = []
@@ -121,7 +118,6 @@ class _Survey:
             frames = np.stack([fit_to(pixels, self.detector.size) for _, pixels in fresh])
             for (name, _), row in zip(fresh, self.detector.log_probs(frames), strict=True):
                 self.known[name] = _scores(row, self.detector)
-            self.asked += len(fresh)
         for name, pixels in wanted:
             path = self.folder.frame(name) / "crop.png"
             if not path.exists():
@@ -176,15 +172,15 @@ def survey(
     plan: Plan,
     finder: Finder,
     tick: Callable[[int], None] | None = None,
-) -> int:
-    """Look through the clip and write survey.jsonl and the crops; returns the images asked now.
+) -> None:
+    """Look through the clip and write survey.jsonl and the crops.
 
     Costs one image per sampled face; faces in the survey of an earlier run are not asked again.
     `tick(frame)` is called for every frame. Raises VideoError, UsageError, OutputError,
     DetectorError.
     """
     if end_of(folder) is not None:
-        return 0
+        return
     try:
         state = _Survey(detector, folder, plan, finder, info)
     except OSError as error:
@@ -206,7 +202,6 @@ def survey(
         state.end(frames, notes)
     finally:
         state.writer.close()
-    return state.asked
 
 
 def end_of(folder: ClipFolder) -> dict[str, Any] | None:
