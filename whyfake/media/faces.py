@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError, VideoError
+from ..files import cache_root
 
 Box = tuple[float, float, float, float]
 Points = tuple[tuple[float, float], ...]
@@ -203,14 +204,8 @@ def face_model(given: str | Path | None) -> Path | None:
             where = "--face-model" if given is not None else MODEL_VARIABLE
             raise UsageError(f"{where}: there is no file {named}")
         return Path(named)
-    cached = cache_folder() / MODEL_FILE
+    cached = cache_root() / MODEL_FILE
     return cached if cached.is_file() else None
-
-
-def cache_folder() -> Path:
-    """Where whyfake looks for files that it does not bring: ~/.cache/whyfake."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "whyfake"
 
 
 def make_finder(
