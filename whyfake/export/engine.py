@@ -163,6 +163,10 @@ class _Build:
             config.set_flag(trt.BuilderFlag.TF32)
         else:
             config.clear_flag(trt.BuilderFlag.TF32)
+        # RTX only: an engine that allocates by itself cannot be recorded as a CUDA graph
+        no_own_memory = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+        if no_own_memory is not None:
+            config.set_flag(no_own_memory)
         if options.workspace is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
         if options.level is not None:
