@@ -42,11 +42,12 @@ class Link:
     """How a frame hangs on its neighbour in a clip: by the perturbation that made it *real*.
 
     NES begins with what `before` holds (None: at the frame itself), and `after` is kept with this
-    frame's perturbation (None where there is none).
+    frame's perturbation (None where there is none). `name` is the neighbour's.
     """
 
     before: Promise | None
     after: Promise
+    name: str = ""
 
 
 class _Frame:
@@ -62,6 +63,7 @@ class _Frame:
         self.key = int.from_bytes(hashlib.sha256(frame.tobytes()).digest()[:8], "little")
         self.counts: dict[str, int] = {}
         self.adversary: AdversarialSample | None = None
+        self.start: str | None = None
         self.called_real = False
         self.nes = request.settings.nes
         self.trust = 1.0
@@ -123,6 +125,7 @@ def _explain(state: _Frame, link: Link | None) -> Asking:
             if link is not None and link.before is not None:
                 yield link.before
                 start = link.before.value
+                state.start = None if start is None else link.name
             attack = nes.attack(
                 frame, detector.real, seed=request.seed, rng=state.rng("nes"), start=start
             )
@@ -185,6 +188,8 @@ def _explanation(
     settings[explainer.name] = options(explainer)
     if adversary is not None:
         settings["nes"] = options(state.nes)
+        if state.start is not None:
+            settings["start"] = state.start
     return Explanation(
         source=state.picture.source,
         source_size=state.picture.size,
@@ -214,6 +219,7 @@ def _explanation(
             "sha256": detector.sha256,
             "engine": detector.engine.name,
             "device": detector.engine.device,
+            "precision": detector.engine.precision,
         },
         versions=_versions(),
         notes=_notes(state, method, baseline, adversary),

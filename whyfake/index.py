@@ -109,7 +109,7 @@ def write_index(
             data = json.loads(text)
             row["predicted"], row["scores"] = data["predicted"], data["scores"]
             row["methods"][method] = method_record(data, f"{name}/{method}")
-        row["explained"] = len(row["methods"]) == len(request.methods)
+        row["explained"] = source not in failed and len(row["methods"]) == len(request.methods)
         if any(m["flipped"] is False for m in row["methods"].values()):
             row["flags"].append("not flipped")
         if source in failed:

@@ -152,7 +152,7 @@ def inspect(
 
 @app.command(epilog="Example: [bold]whyfake methods --toml > settings.toml[/]")
 def methods(
-    preset: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    preset: Annotated[str, typer.Option(help="default, video or paper.")] = "default",
     toml: Annotated[bool, typer.Option("--toml", help="Print all settings as TOML.")] = False,
     json: AsJson = False,
 ) -> None:

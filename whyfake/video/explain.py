@@ -115,7 +115,7 @@ def explain_faces(
                 face,
                 survey[face.identity],
                 work.done.pop(face.identity),
-                work.starts[face.identity],
+                work.starts.pop(face.identity, None),
             )
             folder.write_json(f"frames/{face.identity}/frame.json", record)
             yield FaceDone(face, record)
@@ -129,7 +129,7 @@ class _Work:
     source: str
     plan: Plan
     todo: list[Sampled]
-    starts: dict[str, str | None] = field(default_factory=dict)
+    starts: dict[str, str] = field(default_factory=dict)
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def pictures(self, faces: list[Sampled]) -> Iterator[Linked]:
@@ -141,9 +141,11 @@ class _Work:
             before = latest.get(face.track) if warm and not face.called_real else None
             promise = None
             if face.identity in waiting:
-                link = Link(None if before is None else self._promised(before), Promise())
+                if before is None:
+                    link = Link(None, Promise())
+                else:
+                    link = Link(self._promised(before), Promise(), before[0])
                 promise = link.after
-                self.starts[face.identity] = None if before is None else before[0]
                 picture = load_picture(self.folder.frame(face.identity) / "crop.png")
                 yield Linked(Picture(f"{self.source}#{face.identity}", picture.rgb), link)
             if not face.called_real:
@@ -164,6 +166,8 @@ class _Work:
         landmarks = landmarks_in_crop(row, explanation.region_map.shape)
         parts = parts_of_regions(explanation.region_map, landmarks)
         methods = self.done.setdefault(face.identity, {})
+        if "start" in explanation.settings:
+            self.starts[face.identity] = explanation.settings["start"]
         methods[explanation.method] = method_record(explanation.to_dict(), name, parts)
 
 
