@@ -2,6 +2,7 @@
 
 WhyfakeError                 exit code 1: the input or the data
 ├── PictureError             a picture that cannot be read, or has no use
+├── ManifestError            a list of pictures to evaluate on that is not usable
 ├── CardError                a detector card that is missing, incomplete, or contradicts its graph
 ├── DetectorError            a model file that cannot be used, or scores that make no sense
 ├── EngineError              a back-end or device that is not there, or failed
@@ -27,6 +28,10 @@ class WhyfakeError(Exception):
 
 class PictureError(WhyfakeError):
     """A picture that cannot be read, or that is of no use (too small, too large)."""
+
+
+class ManifestError(WhyfakeError):
+    """A list of pictures to evaluate on: missing files, unknown labels, empty groups."""
 
 
 class CardError(WhyfakeError):
