@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -142,7 +142,15 @@ def checked(entries: Iterable[Entry], problems: Iterable[str] = ()) -> Manifest:
             found.append(f"{entry.path}: its mask {entry.mask} is not there")
         else:
             kept.append(entry)
-    return Manifest(tuple(kept), tuple(found))
+    return Manifest(tuple(kept), (*found, *_emptied(entries, kept)))
+
+
+def _emptied(before: Sequence[Entry], kept: Sequence[Entry]) -> Iterator[str]:
+    """A problem for each group of which nothing is left."""
+    left = {entry.group for entry in kept}
+    for group in dict.fromkeys(entry.group for entry in before):
+        if group not in left:
+            yield f"group '{group}' is empty: none of its pictures can be used"
 
 
 def fitted(manifest: Manifest, classes: Sequence[str], real: Sequence[str]) -> Manifest:
@@ -163,11 +171,7 @@ def fitted(manifest: Manifest, classes: Sequence[str], real: Sequence[str]) -> M
         else:
             known = dict.fromkeys((REAL, FAKE, *classes))
             problems.append(f"{entry.path}: {unknown('label', entry.label, known)}")
-    left = {entry.group for entry in kept}
-    for group in dict.fromkeys(entry.group for entry in manifest.entries):
-        if group not in left:
-            problems.append(f"group '{group}' is empty: none of its pictures can be used")
-    return Manifest(tuple(kept), tuple(problems))
+    return Manifest(tuple(kept), (*problems, *_emptied(manifest.entries, kept)))
 
 
 def refuse(manifest: Manifest, *, skip_bad: bool) -> None:

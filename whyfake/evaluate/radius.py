@@ -7,6 +7,7 @@ radii below that the frame counts as holding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,10 +40,16 @@ def smallest_radius(
         below = [r for r in radii if r < smallest]
         if not below:
             break
-        attack = replace(nes, epsilon=below[-1])
+        attack = within(nes, below[-1])
         verdict = yield from judge(attack, case, first.labels, rng)
         asked += verdict.images
     return smallest, asked
+
+
+def within(nes: Nes, radius: float) -> Nes:
+    """The same attack in a smaller ball, with twice the steps that reach its edge, and four."""
+    steps = 2 * math.ceil(radius / nes.alpha - _ROUNDING) + 4
+    return replace(nes, epsilon=radius, steps=min(nes.steps, steps))
 
 
 def accuracy_over_radii(

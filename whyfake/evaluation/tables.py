@@ -93,7 +93,7 @@ def _paper(facts: Facts, judge: str) -> Table:
     note = (
         "The paper's table: accuracy of the detector when the top regions are attacked (less is "
         "better), and the drop of the explained class's probability (more is better). Short: "
-        "pictures with fewer than three regions that speak for the class: all of them were attacked."
+        "pictures with fewer than three regions that speak for the class: those were attacked."
     )
     metrics = [f"{judge}_accuracy_{t}" for t in TOPS] + [f"{judge}_sufficiency_{t}" for t in TOPS]
     columns = [f"accuracy, top-{top}" for top in TOPS] + [f"sufficiency, top-{top}" for top in TOPS]
@@ -132,7 +132,8 @@ def _localisation(facts: Facts) -> Table:
 def _curves(facts: Facts) -> Table:
     note = (
         "Area under the score while pixels are hidden (deletion, less is better) or shown "
-        "(insertion, more is better), hottest first. Unsuited to deepfakes after Gowrisankar and Thing 2023."
+        "(insertion, more is better), hottest first. Unsuited to deepfakes after Gowrisankar "
+        "and Thing 2023."
     )
     metrics = ["deletion", "insertion"]
     return _by_method(facts, "Deletion and insertion", metrics, metrics, note)
