@@ -1,9 +1,9 @@
-"""`whyfake evaluate`, `table`, `merge`."""
+"""`whyfake evaluate`, `table`, `plot`, `compare` and `merge`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,6 +55,13 @@ def evaluate(
     seeds: Annotated[
         int, typer.Option(min=1, help="Explain with so many seeds, to measure stability.")
     ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Spread it over a Ray cluster: its address, or local for this machine."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers for --ray; as many as fit by default.")
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     preset: Annotated[str, typer.Option(help="Settings to start from: default or paper.")] = (
@@ -65,16 +72,19 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Does the explanation tell the truth? Judge methods on many pictures; resumable."""
+    from ..errors import UsageError
     from ..evaluate.manifest import fitted, refuse
-    from ..evaluation import evaluate as run_evaluation
     from ..evaluation import make_plan
+    from ..evaluation.crew import LocalCrew, Opening
     from ..evaluation.sources import manifest_from
+    from ..evaluation.spread import Crew
     from ..ledger import Ledger
-    from ..runtime import load_detector
     from ..settings import preset as preset_of
     from ..settings import read_settings
     from ..terminal.evaluate import EvaluationReport
 
+    if workers is not None and ray is None:
+        raise UsageError("--workers is for --ray: give its address, or --ray local")
     settings = preset_of(preset)
     if config is not None:
         settings = read_settings(config, settings)
@@ -84,14 +94,17 @@ def evaluate(
     listed = manifest_from(
         manifest, ffpp=ffpp, ffpp_list=ffpp_list, dfdc=dfdc, celeb_df=celeb_df, frames=frames
     )
-    with load_detector(detector, card=card, device=device, threads=threads) as opened:
-        usable = fitted(listed, opened.card.classes, opened.card.real)
+    opening = Opening(detector, card, device, threads)
+    opened: LocalCrew | Crew = LocalCrew(opening) if ray is None else Crew(ray, opening, workers)
+    facts: dict[str, Any] = opened.facts
+    with opened as crew:
+        usable = fitted(listed, facts["classes"], facts["real"])
         refuse(usable, skip_bad=skip_bad)
         with (
             Ledger(out, write=True) as ledger,
-            EvaluationReport(usable, plan, opened, as_json=json) as report,
+            EvaluationReport(usable, plan, crew, as_json=json) as report,
         ):
-            for event in run_evaluation(opened, usable.entries, plan, ledger, report.tick):
+            for event in crew.evaluate(usable.entries, plan, ledger, report.tick):
                 report.show(event)
             report.close(ledger, out)
     if report.failures or usable.problems:
@@ -116,6 +129,53 @@ def table(
         found = ledger.detectors()
         made = [t for name in found for t in tables(gather(ledger, name), several=len(found) > 1)]
     typer.echo(FORMATS[form](made), nl=False)
+
+
+@app.command(epilog="Example: [bold]whyfake plot eval --out figures[/]")
+def plot(
+    folder: Folder,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the pictures; FOLDER/plots.")
+    ] = None,
+) -> None:
+    """Draw an evaluation: bars with intervals, accuracy over radii. Needs the extra plot."""
+    from ..errors import OutputError
+    from ..evaluation.facts import gather
+    from ..evaluation.plots import plot as draw
+    from ..ledger import Ledger
+
+    with Ledger(folder) as ledger:
+        found = {name: gather(ledger, name) for name in ledger.detectors()}
+    place = out or folder / "plots"
+    written = [
+        path
+        for facts in found.values()
+        for path in draw(facts, place / facts.detector["name"] if len(found) > 1 else place)
+    ]
+    if not written:
+        raise OutputError(f"{folder}: no attack in it yet: nothing to draw")
+    for path in written:
+        typer.echo(path)
+
+
+@app.command(
+    epilog="Examples: [bold]whyfake compare eval-fp32 eval-fp16[/]   |   "
+    "[bold]whyfake compare eval:lime eval:lime-adv[/]"
+)
+def compare(
+    a: Annotated[str, typer.Argument(help="FOLDER of an evaluation, or FOLDER:METHOD.")],
+    b: Annotated[str, typer.Argument(help="What to hold against it, on the same pictures.")],
+    form: Annotated[str, typer.Option("--format", "-f", help="md, csv, latex or html.")] = "md",
+) -> None:
+    """Compare two detectors, methods or precisions: maps, decisions, paired differences."""
+    from ..errors import UsageError, unknown
+    from ..evaluation.compare import compare as held
+    from ..evaluation.compare import side
+    from ..report.tables import FORMATS
+
+    if form not in FORMATS:
+        raise UsageError(unknown("format", form, FORMATS))
+    typer.echo(FORMATS[form](held(side(a), side(b))), nl=False)
 
 
 @app.command(epilog="Example: [bold]whyfake merge machine1 machine2 --out both[/]")

@@ -19,18 +19,17 @@ from ..report.tables import markdown
 if TYPE_CHECKING:
     from ..evaluate.manifest import Manifest
     from ..evaluation import Plan
+    from ..evaluation.crew import Evaluators
     from ..ledger import Ledger, Merged
-    from ..runtime import Detector
 
 
 class EvaluationReport:
     """Shows an evaluation: a live bar on stderr, at its end the tables and what was left out."""
 
-    def __init__(
-        self, manifest: Manifest, plan: Plan, detector: Detector, *, as_json: bool
-    ) -> None:
+    def __init__(self, manifest: Manifest, plan: Plan, crew: Evaluators, *, as_json: bool) -> None:
         self.failures: list[Done] = []
-        self._manifest, self._plan, self._detector = manifest, plan, detector
+        self._manifest, self._plan, self._crew = manifest, plan, crew
+        self._images = 0
         self._json = as_json
         self._resumed = 0
         self._error = Console(stderr=True, highlight=False, markup=False, emoji=False)
@@ -46,14 +45,14 @@ class EvaluationReport:
         self._task = self._bar.add_task("evaluating", total=len(manifest.entries), seen=0)
 
     def __enter__(self) -> EvaluationReport:
-        engine, count = self._detector.engine, len(self._manifest.entries)
+        facts, count = self._crew.facts, len(self._manifest.entries)
         self._say(
-            f"{self._detector.card.name} on {engine.device} ({engine.name}), {count} pictures, "
+            f"{facts['name']} on {facts['device']} ({facts['engine']}), {count} pictures, "
             f"{', '.join(self._plan.methods)}, at most {self._plan.images(count):,} images",
             "dim",
         )
-        if self._detector.card.notice:
-            self._say(f"note: {self._detector.card.notice}", "yellow")
+        if self._crew.notice:
+            self._say(f"note: {self._crew.notice}", "yellow")
         self._bar.start()
         return self
 
@@ -67,11 +66,12 @@ class EvaluationReport:
 
     def tick(self) -> None:
         """Move the bar."""
-        self._bar.update(self._task, seen=self._detector.images_seen)
+        self._bar.update(self._task, seen=self._images)
 
     def show(self, event: Stored | Done) -> None:
         """Take in one event of the run."""
         if isinstance(event, Stored):
+            self._images += event.record.images
             if self._json:
                 record = event.record
                 line: dict[str, Any] = {
@@ -92,9 +92,9 @@ class EvaluationReport:
         """Print the tables, where the results are, and what was left out."""
         self._bar.stop()
         if not self._json:
-            print(markdown(tables(gather(ledger, self._detector.sha256))), end="")
+            print(markdown(tables(gather(ledger, self._crew.sha256))), end="")
         resumed = f", {self._resumed} pictures were done before" if self._resumed else ""
-        self._say(f"{out}/: {self._detector.images_seen:,} images asked{resumed}", "dim")
+        self._say(f"{out}/: {self._images:,} images asked{resumed}", "dim")
         if self._manifest.problems:
             self._say(f"{len(self._manifest.problems)} left out:")
             for problem in self._manifest.problems:
