@@ -3,6 +3,7 @@
 WhyfakeError                 exit code 1: the input or the data
 ├── PictureError             a picture that cannot be read, or has no use
 ├── VideoError               a clip that cannot be read, or has no frames
+├── ManifestError            a list of pictures to evaluate on that is not usable
 ├── CardError                a detector card that is missing, incomplete, or contradicts its graph
 ├── DetectorError            a model file that cannot be used, or scores that make no sense
 ├── EngineError              a back-end or device that is not there, or failed
@@ -32,6 +33,10 @@ class PictureError(WhyfakeError):
 
 class VideoError(WhyfakeError):
     """A clip that cannot be read, or that has no frames; a face model of no use."""
+
+
+class ManifestError(WhyfakeError):
+    """A list of pictures to evaluate on: missing files, unknown labels, empty groups."""
 
 
 class CardError(WhyfakeError):

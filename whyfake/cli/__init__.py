@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import build as build
 from . import doctor as doctor
+from . import evaluate as evaluate
 from . import explain as explain  # each of these modules adds its commands to `app`
 from . import export as export
 from . import video as video

@@ -36,3 +36,30 @@ def energy_above_floor(heatmap: FloatArray, mask: NDArray[np.bool_], *, signed: 
     """
     floor = np.float32(0) if signed else heatmap.min()
     return energy_in_mask(heatmap - floor, mask)
+
+
+def pointing_game(heatmap: FloatArray, mask: NDArray[np.bool_]) -> float:
+    """Whether the hottest pixel lies inside the mask: the share of its ties that do, in [0, 1]."""
+    return float(mask[heatmap == heatmap.max()].mean())
+
+
+def top_regions_precision(
+    region_map: NDArray[np.integer[Any]], labels: list[int], mask: NDArray[np.bool_]
+) -> float:
+    """The share of the top regions' pixels that lie inside the mask; NaN without regions."""
+    inside = np.isin(region_map, labels)
+    return float(mask[inside].mean()) if inside.any() else float("nan")
+
+
+def overlap(heatmap: FloatArray, mask: NDArray[np.bool_]) -> float:
+    """Intersection over union of the mask and as many of the hottest pixels, in [0, 1].
+
+    Pixels as hot as the last one share the places that are left, so ties have no order.
+    """
+    flat, truth = heatmap.ravel(), mask.ravel()
+    count = int(truth.sum())
+    limit = np.partition(flat, len(flat) - count)[len(flat) - count]
+    above, tied = flat > limit, flat == limit
+    share = (count - int(above.sum())) / int(tied.sum())
+    common = float(truth[above].sum() + share * truth[tied].sum())
+    return common / (2 * count - common)

@@ -1,0 +1,175 @@
+"""One frame's coroutine: detect it, explain it, judge the explanations.
+
+Every result is handed out as it comes; what the ledger holds already is not asked again. One
+detection and one adversarial sample serve every method.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..evaluate.controls import GAUSSIAN, RANDOM, centred_gaussian, face_parts, random_heat
+from ..evaluate.manifest import FAKE, REAL
+from ..evaluate.together import together
+from ..evaluate.verdict import Case
+from ..explainers import (
+    ADVERSARIAL,
+    AdversarialSample,
+    Scene,
+    Target,
+    baseline_image,
+    options,
+    region_map,
+    region_means,
+)
+from ..explainers.base import LabelMap
+from ..ledger import Record, result_key
+from ..perturbation import FloatArray, Pixels
+from ..request import base_name
+from ..runtime import Detector
+from .judging import attacks, curves, localise
+from .plan import CURVES, LOCALISATION, Plan
+from .state import Asking, FrameState, Ranked, Task, array_of, trusted
+
+
+def judge_frame(task: Task, detector: Detector, plan: Plan, known: Mapping[str, Record]) -> Asking:
+    """The coroutine of one frame. A real frame, or one that is misclassified, is only detected."""
+    state = FrameState(task, detector, plan, known)
+    found = yield from state.once("detection", "", {}, 0, _detect(task.frame))
+    log_probs = np.array(found.value["log_probs"], np.float32)
+    predicted = int(log_probs.argmax())
+    accepted = accepted_columns(task.label, detector)
+    if task.label == REAL or predicted not in accepted:
+        return
+    regions = region_map(plan.settings.regions, task.frame)
+    target = Target(detector.card.classes[predicted], (predicted,))
+    first: list[Ranked] = []
+    for seed in plan.seeds:
+        ranked = yield from _explanations(state, regions, target, seed)
+        first = first or ranked
+    case = Case(task.frame, regions, log_probs, target, detector.real, accepted, plan.seeds[0])
+    if LOCALISATION in plan.parts and task.mask is not None:
+        for item in first:
+            yield from localise(state, regions, item)
+    if CURVES in plan.parts:
+        asking = [curves(state, regions, target, item) for item in first]
+        yield from together(asking, width=state.width(plan.curve_parts))
+    yield from attacks(state, case, first)
+
+
+def accepted_columns(label: str, detector: Detector) -> tuple[int, ...]:
+    """The columns that are right for a label: of `fake`, all but the real ones."""
+    classes = range(len(detector.card.classes))
+    if label == REAL:
+        return detector.real
+    if label == FAKE:
+        return tuple(c for c in classes if c not in detector.real)
+    return (detector.card.classes.index(label),)
+
+
+def _detect(frame: FloatArray) -> Asking:
+    answer = yield Pixels(frame[None])
+    return {"log_probs": [float(value) for value in answer[0]]}, None
+
+
+def _explanations(
+    state: FrameState, regions: LabelMap, target: Target, seed: int
+) -> Generator[Any, FloatArray, list[Ranked]]:
+    """Every method's explanation, and on the first seed the controls."""
+    plan, ranked = state.plan, []
+    sample: FloatArray | None = None
+    for method in plan.methods:
+        settings = plan.explanation_settings(method)
+        key = result_key(state.detector.sha256, state.hash, "explanation", method, settings, seed)
+        if method.endswith(ADVERSARIAL) and sample is None and key not in state.known:
+            sample = yield from _sample(state, seed)
+        making = _explain(state, method, regions, target, seed, sample)
+        record = yield from state.once("explanation", method, settings, seed, making)
+        ranked.append(_ranked(record, regions))
+    if seed == plan.seeds[0]:
+        for control in plan.controls:
+            if control in (RANDOM, GAUSSIAN) or state.task.landmarks is not None:
+                making = _control(state, control, regions, seed)
+                settings = plan.explanation_settings(control)
+                record = yield from state.once("explanation", control, settings, seed, making)
+                ranked.append(_ranked(record, regions))
+    return ranked
+
+
+def _sample(state: FrameState, seed: int) -> Generator[Any, FloatArray, FloatArray]:
+    """The adversarial sample that all of this seed's adversarial forms share."""
+    nes = yield from trusted(state, state.plan.settings.nes, seed)
+
+    def make() -> Asking:
+        frame, real = state.task.frame, state.detector.real
+        made: AdversarialSample = yield from nes.attack(
+            frame, real, seed=seed, rng=state.rng(seed, "nes")
+        )
+        value = {
+            "flipped": made.flipped,
+            "steps": made.steps,
+            "linf": made.linf,
+            "score_before": made.score_before,
+            "score_after": made.score_after,
+        }
+        return value, zlib.compress(made.image.tobytes())
+
+    record = yield from state.once("sample", "nes", options(state.plan.settings.nes), seed, make())
+    return array_of(record, state.task.frame.shape)
+
+
+def _explain(
+    state: FrameState,
+    method: str,
+    regions: LabelMap,
+    target: Target,
+    seed: int,
+    sample: FloatArray | None,
+) -> Asking:
+    frame = state.task.frame
+    explainer = state.plan.settings.explainer(base_name(method))
+    if method.endswith(ADVERSARIAL):
+        assert sample is not None
+        baseline = sample
+    else:
+        neutral = state.detector.card.input.neutral_color
+        noise = state.rng(seed, "noise")
+        baseline = baseline_image(explainer.baseline, frame, regions, neutral, noise)
+    scene = Scene(baseline, regions, state.rng(seed, base_name(method)))
+    attribution = yield from explainer.explain(frame, target, scene)
+    scores = attribution.region_scores
+    if scores is None:
+        scores = region_means(attribution.heatmap, regions)
+    return _explanation_value(scores, attribution.heatmap)
+
+
+def _control(state: FrameState, name: str, regions: LabelMap, seed: int) -> Asking:
+    yield from ()  # it asks nothing
+    if name == RANDOM:
+        heat = random_heat(regions, state.rng(seed, RANDOM))
+    elif name == GAUSSIAN:
+        heat = centred_gaussian(*regions.shape)
+    else:
+        assert state.task.landmarks is not None
+        heat = face_parts(regions.shape[0], regions.shape[1], state.task.landmarks)
+    return _explanation_value(region_means(heat, regions), heat)
+
+
+def _explanation_value(
+    scores: NDArray[np.float64], heatmap: FloatArray
+) -> tuple[dict[str, Any], bytes]:
+    value = {
+        "region_scores": [float(s) for s in scores.astype(np.float32)],
+        "shape": list(heatmap.shape),
+    }
+    return value, zlib.compress(heatmap.tobytes())
+
+
+def _ranked(record: Record, regions: LabelMap) -> Ranked:
+    scores = np.array(record.value["region_scores"])
+    return Ranked(record.method, record.settings, array_of(record, regions.shape), scores)
