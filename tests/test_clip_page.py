@@ -32,13 +32,19 @@ RATE = Fraction(30_000, 1001)
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip of 12 face crops at 29.97 a second, two methods, landmarks given; its report.html."""
+    """A clip of 12 face crops at 29.97 a second, two methods; its report.html.
+
+    Face 1 is the whole frame, called fake, with landmarks; face 2, from frame 6 on, is a corner of
+    it that is called real, and only scored. Frame 5 has none.
+    """
     folder = tmp_path_factory.mktemp("page")
     frames = [toys.planted_frame(toys.SQUARE_PATCH, toys.SQUARE, 1 + k // 4) for k in range(12)]
     clip = write_clip(folder / "a <b> & c.mp4", frames, rate=RATE)
     face = {"box": [0, 0, 48, 48], "landmarks": [[16, 18], [32, 18], [24, 26], [18, 34], [30, 34]]}
     boxes = folder / "boxes.json"
-    boxes.write_text(json.dumps([{"frame": k, "track": 1, **face} for k in range(12) if k != 5]))
+    first = [{"frame": k, "track": 1, **face} for k in range(12) if k != 5]
+    second = [{"frame": k, "track": 2, "box": [2, 2, 20, 20]} for k in range(6, 12)]
+    boxes.write_text(json.dumps(first + second))
     with toys.planted_detector(folder / "toy", toys.SQUARE_PATCH, toys.SQUARE) as detector:
         result = explain_video(
             detector, clip, folder / "out", every=1, boxes=boxes, margin=1.0, settings=FAST,
@@ -127,7 +133,7 @@ def rows(page: Path) -> list[dict[str, Any]]:
 def test_scrubbing_shows_each_frame(driver: Any, page: Path) -> None:
     """By keyboard, as a user without a mouse would: each frame's own words and pictures."""
     opened(driver, page)
-    faces = [row for row in rows(page) if row["track"]]
+    faces = [row for row in rows(page) if row["track"] == 1]
     slider = driver.find_element("id", "slider")
     pictures = set()
     for index, row in enumerate(faces):
@@ -175,9 +181,9 @@ def test_views_and_methods_switch(driver: Any, page: Path) -> None:
 
 def test_the_timeline_and_the_table_lead_to_frames(driver: Any, page: Path) -> None:
     opened(driver, page)
-    faces = [row for row in rows(page) if row["track"]]
+    faces = [row for row in rows(page) if row["track"] == 1]
     points = js(driver, "return document.querySelectorAll('#timeline circle').length")
-    assert points == len(faces)
+    assert points == len(faces) + 6
     assert js(driver, "return document.querySelectorAll('#timeline .gap').length") == 1
     js(
         driver,
@@ -194,6 +200,23 @@ def test_the_timeline_and_the_table_lead_to_frames(driver: Any, page: Path) -> N
     assert js(driver, "return document.querySelector('input[name=method]:checked').value") == (
         "rise-adv"
     )
+
+
+def test_another_face_is_chosen(driver: Any, page: Path) -> None:
+    """It keeps the moment, says that the face was only scored, and shows no heat."""
+    opened(driver, page)
+    slider = driver.find_element("id", "slider")
+    slider.send_keys("\ue010")  # end
+    last = [row for row in rows(page) if row["track"] == 2][-1]
+    js(driver, "document.querySelector('input[name=face][value=\"2\"]').click()")
+    seen = shown(driver)
+    assert seen["now"].startswith(f"{last['time']:.2f} s, face 2: real ")
+    assert (seen["layer"], seen["outlines"], seen["regions"]) == (None, 0, [])
+    said = driver.find_element("id", "none").text
+    assert said == "This face was scored, not explained."
+    assert slider.get_attribute("max") == "5"
+    js(driver, "document.querySelector('input[name=face][value=\"1\"]').click()")
+    assert shown(driver)["layer"] is not None
 
 
 def test_nothing_is_fetched_and_the_console_is_silent(driver: Any, page: Path) -> None:

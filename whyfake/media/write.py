@@ -16,7 +16,10 @@ from ..errors import OutputError, UsageError, require, unknown
 
 FORMATS = ("webm", "mp4")
 _CODECS = {
-    "webm": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30"}),
+    "webm": (
+        "libvpx-vp9",
+        {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "lag-in-frames": "0"},
+    ),
     "mp4": ("libx264", {"preset": "veryfast", "crf": "20"}),
 }
 

@@ -126,29 +126,32 @@ class Strip:
         self._width = size[1]
         self._height = min(max(round(size[0] / 9), 18), size[0] // 2)
         self._duration = max(duration, 1e-6)
+        self._unit = max(size[0] / 480, 1.0)
         self._plain = self._drawn(curves)
 
     def _drawn(self, curves: Sequence[Curve]) -> Rgb:
         from PIL import Image, ImageDraw
 
-        scale = 3  # drawn large and brought down: Pillow's lines are not smooth
+        # small ones are drawn large and brought down: Pillow's lines are not smooth
+        scale = 3 if self._width < 2000 else 1
+        unit = self._unit * scale
         image = Image.new("RGB", (self._width * scale, self._height * scale), PAPER)
         draw = ImageDraw.Draw(image)
         for share, shade in ((0.0, (60, 64, 72)), (0.5, (110, 116, 126)), (1.0, (60, 64, 72))):
             y = self._y(share) * scale
-            draw.line((0, y, image.width, y), shade, scale)
+            draw.line((0, y, image.width, y), shade, round(unit))
         for curve in curves:
             colour = track_colour(curve.track)
             spots = [(self._x(t) * scale, self._y(p) * scale) for t, p, _ in curve.points]
             if len(spots) > 1:
-                draw.line(spots, colour, 2 * scale, joint="curve")
+                draw.line(spots, colour, round(2 * unit), joint="curve")
             for (x, y), (_, _, explained) in zip(spots, curve.points, strict=True):
-                radius = (2.5 if explained else 1.5) * scale
+                radius = (2.5 if explained else 1.5) * unit
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour)
         image = image.resize((self._width, self._height), Image.Resampling.LANCZOS)
         draw = ImageDraw.Draw(image)
         if self._height >= 36:
-            draw.text((4, 2), "P(fake)", (200, 204, 210), _font(11))
+            draw.text((4, 2), "P(fake)", (200, 204, 210), _font(11 * self._unit))
         return np.array(image)
 
     def _x(self, time: float) -> float:
@@ -160,10 +163,10 @@ class Strip:
     def put(self, rgb: Rgb, time: float) -> None:
         """Lay the strip over the bottom of a frame, with its line at `time` seconds."""
         band = rgb[rgb.shape[0] - self._height :]
-        mixed = 0.22 * band + 0.78 * self._plain
+        mixed = np.float32(0.22) * band + np.float32(0.78) * self._plain
         band[...] = np.rint(mixed).astype(np.uint8)
-        x = round(self._x(time))
-        band[:, max(x - 1, 0) : x + 1] = INK
+        x, half = round(self._x(time)), round(self._unit)
+        band[:, max(x - half, 0) : x + half] = INK
 
 
 def label_of(track: int, predicted: str, p: float) -> str:
