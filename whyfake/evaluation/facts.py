@@ -51,7 +51,11 @@ class Fact:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a ledger says of one detector. `judges` are the settings of each, by its name."""
+    """All that a ledger says of one detector.
+
+    `judges` and `variants` are the settings of each judge and method, by its name; `samples` what
+    became of adversarial samples, by path; `radii` those that were tried.
+    """
 
     detector: dict[str, Any]
     pictures: list[Picture]
@@ -59,6 +63,7 @@ class Facts:
     judges: dict[str, dict[str, Any]]
     variants: dict[str, dict[str, Any]]
     samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    radii: tuple[float, ...] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -96,8 +101,10 @@ def gather(ledger: Ledger, detector: str) -> Facts:
             samples[row.path] = [
                 r.value | {"images": r.images} for r in records if r.kind == "sample"
             ]
+    tried = (r.settings["radii"] for rs in by_frame.values() for r in rs if r.kind == "radius")
+    radii = tuple(next(tried, ()))
     variants = {name: settings for name, (_, settings) in _by_name(names).items()}
-    return Facts(about, pictures, facts, dict(judges.values()), variants, samples)
+    return Facts(about, pictures, facts, dict(judges.values()), variants, samples, radii)
 
 
 def _picture(row: PictureRow, records: list[Record], about: dict[str, Any]) -> Picture:

@@ -94,10 +94,12 @@ def _explanations(
     if seed == plan.seeds[0]:
         for control in plan.controls:
             if control in (RANDOM, GAUSSIAN) or state.task.landmarks is not None:
-                making = _control(state, control, regions, seed)
+                heat = _control(state, control, regions, seed)
                 settings = plan.explanation_settings(control)
-                record = yield from state.once("explanation", control, settings, seed, making)
-                ranked.append(_ranked(record, regions))
+                scores = region_means(heat, regions)
+                making = _given(_scores_value(scores, heat))
+                yield from state.once("explanation", control, settings, seed, making)
+                ranked.append(Ranked(control, settings, heat, scores.astype(np.float32)))
     return ranked
 
 
@@ -145,29 +147,27 @@ def _explain(
     scores = attribution.region_scores
     if scores is None:
         scores = region_means(attribution.heatmap, regions)
-    return _explanation_value(scores, attribution.heatmap)
+    return _scores_value(scores, attribution.heatmap), zlib.compress(attribution.heatmap.tobytes())
 
 
-def _control(state: FrameState, name: str, regions: LabelMap, seed: int) -> Asking:
-    yield from ()  # it asks nothing
+def _control(state: FrameState, name: str, regions: LabelMap, seed: int) -> FloatArray:
+    """A control's heat; made anew each time, and so not kept."""
     if name == RANDOM:
-        heat = random_heat(regions, state.rng(seed, RANDOM))
-    elif name == GAUSSIAN:
-        heat = centred_gaussian(*regions.shape)
-    else:
-        assert state.task.landmarks is not None
-        heat = face_parts(regions.shape[0], regions.shape[1], state.task.landmarks)
-    return _explanation_value(region_means(heat, regions), heat)
+        return random_heat(regions, state.rng(seed, RANDOM))
+    if name == GAUSSIAN:
+        return centred_gaussian(*regions.shape)
+    assert state.task.landmarks is not None
+    return face_parts(regions.shape[0], regions.shape[1], state.task.landmarks)
 
 
-def _explanation_value(
-    scores: NDArray[np.float64], heatmap: FloatArray
-) -> tuple[dict[str, Any], bytes]:
-    value = {
-        "region_scores": [float(s) for s in scores.astype(np.float32)],
-        "shape": list(heatmap.shape),
-    }
-    return value, zlib.compress(heatmap.tobytes())
+def _given(value: dict[str, Any]) -> Asking:
+    yield from ()  # it asks nothing
+    return value, None
+
+
+def _scores_value(scores: NDArray[np.float64], heatmap: FloatArray) -> dict[str, Any]:
+    plain = [float(score) for score in scores.astype(np.float32)]
+    return {"region_scores": plain, "shape": list(heatmap.shape)}
 
 
 def _ranked(record: Record, regions: LabelMap) -> Ranked:

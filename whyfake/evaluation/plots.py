@@ -22,14 +22,15 @@ def plot(facts: Facts, folder: Path) -> list[Path]:
     written = []
     for judge in facts.judges:
         for name, (metric, title) in _BARS.items():
-            metrics = [f"{judge}_{metric}_{top}" for top in TOPS]
+            tops = [top for top in TOPS if _known(facts, f"{judge}_{metric}_{top}")]
+            metrics = [f"{judge}_{metric}_{top}" for top in tops]
             values = {}
             for method in facts.methods:
                 found = [estimate(facts.of(method), one) for one in metrics]
-                if all(e.count for e in found):
+                if found and all(e.count for e in found):
                     values[method] = [(e.mean, e.low, e.high) for e in found]
             if values:
-                series = [f"top-{top}" for top in TOPS]
+                series = [f"top-{top}" for top in tops]
                 content = bars(title, f"{metric.replace('_', ' ')} ({judge})", series, values)
                 written.append(_write(folder / f"{name}-{judge}.png", content))
     if "nes" in facts.judges:
@@ -37,27 +38,23 @@ def plot(facts: Facts, folder: Path) -> list[Path]:
     return written
 
 
+def _known(facts: Facts, metric: str) -> bool:
+    return any(metric in fact.values for fact in facts.facts)
+
+
 def _radii(facts: Facts, folder: Path) -> list[Path]:
     """Accuracy over radii, top-1."""
-    radii = sorted(
-        {
-            fact.values["nes_radius_1"]
-            for fact in facts.facts
-            if fact.values.get("nes_radius_1", float("inf")) != float("inf")
-        }
-        | {facts.judges["nes"]["epsilon"]}
-    )
     values = {}
     for method in facts.methods:
         smallest = [
             f.values["nes_radius_1"] for f in facts.of(method) if "nes_radius_1" in f.values
         ]
         if smallest:
-            values[method] = accuracy_over_radii(smallest, radii).tolist()
+            values[method] = accuracy_over_radii(smallest, facts.radii).tolist()
     if not values:
         return []
     title = "Accuracy when the top region is attacked (less is better)"
-    points = [0.0, *(radius * 255 for radius in radii)]
+    points = [0.0, *(radius * 255 for radius in facts.radii)]
     content = curves(title, "radius ε of the attack / 255", "accuracy", points, values)
     return [_write(folder / "radii-nes.png", content)]
 

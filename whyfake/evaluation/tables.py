@@ -106,7 +106,7 @@ def _paper(facts: Facts, judge: str) -> Table:
             if any(e.count for e in found):
                 short = int(sum(fact.values["short"] for fact in mine))
                 rows.append([group, method, *found, short])
-    return Table(title, ["group", "method", *columns, "short"], rows, note)
+    return _without_empty(Table(title, ["group", "method", *columns, "short"], rows, note))
 
 
 def _localisation(facts: Facts) -> Table:
@@ -164,4 +164,15 @@ def _by_method(
         found = [estimate(mine, metric) for metric in metrics]
         if any(e.count for e in found):
             rows.append([method, max(e.count for e in found), *found])
-    return Table(title, ["method", "pictures", *columns], rows, note)
+    return _without_empty(Table(title, ["method", "pictures", *columns], rows, note))
+
+
+def _without_empty(table: Table) -> Table:
+    """The table without columns that nobody has a number in."""
+    kept = [
+        index
+        for index in range(len(table.columns))
+        if any(not isinstance(cell := row[index], Estimate) or cell.count for row in table.rows)
+    ]
+    rows = [[row[index] for index in kept] for row in table.rows]
+    return Table(table.title, [table.columns[index] for index in kept], rows, table.note)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,8 +20,8 @@ def bars(title: str, axis: str, series: Sequence[str], values: Bars) -> bytes:
         places = [row + number * step for row in range(len(values))]
         means = [points[number][0] for points in values.values()]
         ends = [points[number][1:] for points in values.values()]
-        below = [0 if math.isnan(low) else m - low for m, (low, _) in zip(means, ends, strict=True)]
-        above = [0 if math.isnan(up) else up - m for m, (_, up) in zip(means, ends, strict=True)]
+        below = [mean - low for mean, (low, _) in zip(means, ends, strict=True)]
+        above = [high - mean for mean, (_, high) in zip(means, ends, strict=True)]
         axes.barh(places, means, step * 0.9, xerr=[below, above], label=name, capsize=2)
     axes.set_yticks([row + step * (len(series) - 1) / 2 for row in range(len(values))])
     axes.set_yticklabels(list(values))
