@@ -21,19 +21,7 @@ from ..runtime import Detector, Promise
 from .folder import ClipFolder
 from .parts import parts_of_regions
 from .plan import Choice, Plan
-from .record import explained_record, landmarks_in_crop
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A face in a sampled frame, as the survey has it."""
-
-    identity: str
-    frame: int
-    time: float
-    track: int
-    p_fake: float
-    called_real: bool
+from .record import Sampled, explained_record, landmarks_in_crop
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..media import Crop
 
-if TYPE_CHECKING:
-    from .explain import Sampled
-
 UNSURE = 0.6
 """Below this probability of its class, a decision is marked as close."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A face in a sampled frame, as the survey has it."""
+
+    identity: str
+    frame: int
+    time: float
+    track: int
+    p_fake: float
+    called_real: bool
 
 
 def face_record(face: Sampled, row: dict[str, Any]) -> dict[str, Any]:
