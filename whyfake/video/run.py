@@ -16,7 +16,6 @@ from ..runtime import Detector
 from .explain import (
     FaceDone,
     FaceFailed,
-    Sampled,
     chosen_faces,
     explain_faces,
     sampled_faces,
@@ -27,7 +26,7 @@ from .film import write_film
 from .folder import ClipFolder
 from .page import write_page
 from .plan import Plan
-from .record import face_record, no_face_record
+from .record import Sampled, face_record, no_face_record
 from .smooth import smooth_heat
 from .summary import summarise
 from .survey import survey
