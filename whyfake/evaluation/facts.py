@@ -30,7 +30,7 @@ _JUDGE = ("regions", "labels", "radii")
 class Picture:
     """A picture's fate: `status` is real, misclassified, judged, failed or waiting.
 
-    `correct`: whether the detector agrees with the label; None where it was not asked.
+    One that is under way still waits: means of half of its methods would mislead. `correct`: whether the detector agrees with the label; None where it was not asked.
     """
 
     row: PictureRow
@@ -111,7 +111,7 @@ def _picture(row: PictureRow, records: list[Record], about: dict[str, Any]) -> P
     detection = next((r for r in records if r.kind == "detection"), None)
     if row.error is not None:
         return Picture(row, "failed", None)
-    if detection is None:
+    if detection is None or row.complete is None:
         return Picture(row, "waiting", None)
     predicted = about["classes"][int(np.argmax(detection.value["log_probs"]))]
     real = predicted in about["real"]
