@@ -30,7 +30,8 @@ _JUDGE = ("regions", "labels", "radii")
 class Picture:
     """A picture's fate: `status` is real, misclassified, judged, failed or waiting.
 
-    One that is under way still waits: means of half of its methods would mislead. `correct`: whether the detector agrees with the label; None where it was not asked.
+    One that is under way still waits: means of half of its methods would mislead. `correct`:
+    whether the detector agrees with the label; None where it was not asked.
     """
 
     row: PictureRow
