@@ -53,7 +53,7 @@ class Root:
 
     def expand(self, text: str) -> str:
         """`text` with the stage's variables in place; unknown ones are empty, as in Docker."""
-        names = {match[0] for match in re.findall(r"\$\{?(\w+)()", text)}
+        names = re.findall(r"\$\{?(\w+)", text)
         known = {name: self.env.get(name, "") for name in names}
         return string.Template(text).safe_substitute(known)
 

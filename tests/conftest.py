@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from emulated_cuda import COMPILER, build
+from outside import SHARED
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 _ASK = "from whyfake.runtime.cuda import devices; assert devices(), 'the driver shows no GPU'"
 
 

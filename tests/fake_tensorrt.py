@@ -33,10 +33,9 @@ class FakeTensorRt:
     def __init__(self, device: Any, *, best: int = 4, most: int = 16, scratch: int = 1000) -> None:
         self.device = device
         self.best, self.most, self.scratch = best, most, scratch
-        self.alive: list[str] = []
+        self.contexts: list[Any] = []
 
     def Runtime(self, log: Any) -> Any:  # noqa: N802
-        self.alive.append("runtime")
         return _Runtime(self, log)
 
 
@@ -85,7 +84,11 @@ class _Engine:
         row = self._shapes[name][1:]
         return [(1, *row), (self.trt.best, *row), (self.trt.most, *row)]
 
-    def create_execution_context(self) -> Any:
+    def create_runtime_config(self) -> Any:
+        return SimpleNamespace()
+
+    def create_execution_context(self, settings: Any = None) -> Any:
+        self.trt.contexts.append(settings)
         return _Context(self)
 
 

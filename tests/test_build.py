@@ -85,7 +85,7 @@ def test_every_precision_builds(rtx: TensorRt, toy: Path, tmp_path: Path, precis
         assert parity["how"] == "predicted on the CPU"
         assert 1e-6 < parity["max_abs"] < 1
         assert parity["nes"]["correlation"] > 0.5
-    assert "no GPU here" in done.stderr
+    assert "no GPU here that it fits" in done.stderr
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
@@ -210,11 +210,23 @@ def test_full_tensorrt_without_a_gpu_is_one_line(
     def none() -> Any:
         raise EngineError("no NVIDIA driver here")
 
-    monkeypatch.setattr(cuda, "devices", none)
-    with pytest.raises(EngineError, match=r"none can be used here .*--flavour rtx") as caught:
-        build_engine(BuildRequest(str(toy), toy.with_suffix(".engine")))
-    assert "\n" not in str(caught.value)
+    for devices, why in ((none, "no NVIDIA driver here"), (list, "the driver shows no GPU")):
+        monkeypatch.setattr(cuda, "devices", devices)
+        with pytest.raises(EngineError, match=rf"here \({why}\).*--flavour rtx") as caught:
+            build_engine(BuildRequest(str(toy), toy.with_suffix(".engine")))
+        assert "\n" not in str(caught.value)
     assert not toy.with_suffix(".engine").exists()
+
+
+@pytest.mark.trt
+def test_rtx_on_a_card_that_it_does_not_serve_builds_as_without_one(
+    rtx: TensorRt, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hopper = {"index": 0, "name": "NVIDIA H100", "compute_capability": (9, 0)}
+    monkeypatch.setattr(cuda, "devices", lambda: [hopper])
+    built = build_engine(BuildRequest(str(toy), toy.with_suffix(".engine"), "bf16", max_flips=1.0))
+    assert built.card.engine["gpu"] is None
+    assert built.card.engine["parity"]["how"] == "predicted on the CPU"
 
 
 # --- on a GPU that is played
@@ -229,6 +241,7 @@ class Gpu:
         self.built: list[BuildOptions] = []
         self.caches: list[bytes | None] = []
         self.spoil: Any = None
+        self.entered = 0
         tensorrt = TensorRt("tensorrt", self.trt)
         monkeypatch.setattr(building, "load_tensorrt", lambda *_: tensorrt)
         monkeypatch.setattr(tensorrt_engine, "load_tensorrt", lambda *_: tensorrt)
@@ -236,6 +249,7 @@ class Gpu:
         monkeypatch.setattr(building, "plan_from_onnx", self._build)
         found = {"index": 0, "name": "NumPy device", "compute_capability": (9, 0)}
         monkeypatch.setattr(cuda, "devices", lambda: [found])
+        monkeypatch.setattr(cuda, "open_cuda", self._open)
 
     def _open(self, index: int) -> NumpyDevice:
         self.device.closed = False
@@ -249,7 +263,10 @@ class Gpu:
         *,
         timing_cache: bytes | None,
         progress: Any,
+        within: Any,
     ) -> Plan:
+        with within():
+            self.entered += 1
         self.built.append(options)
         self.caches.append(timing_cache)
         self.trt.best, self.trt.most = options.best_batch, options.max_batch
@@ -276,6 +293,7 @@ def test_parity_is_measured_and_the_engine_runs(gpu: Gpu, toy: Path, tmp_path: P
         "sigma": 0.001,
         "correlation": pytest.approx(1, abs=1e-4),
     }
+    assert gpu.entered == 1, "the GPU is current in the thread that builds"
     assert built.card.engine["gpu"] == "NumPy device"
     assert built.card.engine["compute_capability"] == "9.0"
     assert gpu.device.allocated == 0

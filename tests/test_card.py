@@ -235,6 +235,15 @@ def test_neutral_color_is_what_the_graph_sees_as_zero(
             assert value * (high - low) + low - mean == pytest.approx(0, abs=1e-9)
 
 
+def test_a_neutral_color_that_is_named_is_the_one() -> None:
+    """Where mean and std are inside the graph, the card's own are 0 and 1."""
+    card = DetectorCard.from_dict(make_card((8, 12), input={"neutral": [0.2, 0.4, 0.6]}))
+    assert card.input.neutral_color == (0.2, 0.4, 0.6)
+    assert DetectorCard.from_dict(card.to_dict()) == card
+    with pytest.raises(CardError, match=r"input.neutral must lie in \[0, 1\], got \[0.2, 1.5"):
+        DetectorCard.from_dict(make_card((8, 12), input={"neutral": [0.2, 1.5, 0.6]}))
+
+
 def test_a_given_card_beats_the_metadata_which_beats_the_file_beside(tmp_path: Path) -> None:
     model = tmp_path / "net.v2.onnx"
     given = tmp_path / "given.json"

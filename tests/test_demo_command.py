@@ -180,7 +180,7 @@ def test_a_page_that_cannot_be_written(here: Path) -> None:
     [
         (("-d", "none.onnx"), 1, "none.onnx: cannot read the model: No such file"),
         (("-d", "face.png"), 1, "face.png is not a readable ONNX model"),
-        (("--device", "gpu"), 2, "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        (("--device", "gpu"), 2, "device must be auto, cpu, cuda, tensorrt or ort-tensorrt"),
     ],
 )
 def test_wrong_detectors_and_devices(

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from whyfake.explanation import Adversary, Explanation
 from whyfake.report import overlay, png_bytes, strip
-from whyfake.report.overlay import INK, MUTED, WARNING, _ends, _heat_of, _percent, _placed, _plain
+from whyfake.report.overlay import INK, MUTED, WARNING, _ends, _placed, _plain, heat_of, percent
 
 HEAD = 76
 """Height of the caption above the picture."""
@@ -127,14 +127,14 @@ def test_opacity_rises_with_heat() -> None:
 
 def test_scale_of_unsigned_methods_runs_from_least_to_most() -> None:
     scores = [-0.2, 0.1, 0.4]
-    heat = _heat_of(with_scores(scores, method="rise-adv"))
+    heat = heat_of(with_scores(scores, method="rise-adv"))
     assert heat is not None
     np.testing.assert_allclose(heat[1:], [-0.2, 0.4], rtol=1e-6)
     np.testing.assert_allclose(np.unique(heat[0]), [0, 0.5, 1], atol=1e-6)
 
 
 def test_scale_of_signed_methods_starts_at_zero() -> None:
-    heat = _heat_of(with_scores([-0.2, 0.1, 0.4], method="shap-adv"))
+    heat = heat_of(with_scores([-0.2, 0.1, 0.4], method="shap-adv"))
     assert heat is not None
     np.testing.assert_allclose(heat[1:], [0, 0.4], rtol=1e-6)
     np.testing.assert_allclose(np.unique(heat[0]), [0, 0.25, 1], atol=1e-6)
@@ -343,7 +343,7 @@ def test_signs_that_the_font_lacks_are_spelled() -> None:
     ],
 )
 def test_percent_never_rounds_to_certainty(p: float, text: str) -> None:
-    assert _percent(p) == text
+    assert percent(p) == text
 
 
 def test_ends_of_the_scale_differ() -> None:

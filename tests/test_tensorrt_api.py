@@ -25,7 +25,14 @@ FILES = {
     "doctor/probes.py": 4,
 }
 """Files that use TensorRT, and how many names the reader must find in each, or it read nothing."""
-LACKING: dict[str, tuple[set[str], str]] = {}
+_RTX_ONLY = "asked of TensorRT for RTX alone, which is told by its strategies"
+LACKING: dict[str, tuple[set[str], str]] = {
+    "ICudaEngine.create_runtime_config": ({"10.3"}, _RTX_ONLY),
+    "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy": (
+        {"10.16", "11.4"},
+        _RTX_ONLY,
+    ),
+}
 """`Class.name` → the versions that lack it, and why the code may use it without asking."""
 ALL = (*VERSIONS, "rtx")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,18 @@ def test_an_engine_is_inspected_without_a_gpu(machine: Machine) -> None:
     assert done.exit_code == 0
     assert "NumPy device (compute capability 9.0) under TensorRT 10.16.1.11" in done.stdout
     assert "1 to 16, tuned for 4" in done.stdout
+
+
+def test_rtx_compiles_its_kernels_before_they_are_recorded(machine: Machine) -> None:
+    """Otherwise a CUDA graph would keep the general kernels that RTX begins with."""
+    with whyfake.load_detector(machine.engine):
+        assert machine.trt.contexts == [None]
+    machine.device.closed = False
+    strategies = SimpleNamespace(EAGER="eager", LAZY="lazy")
+    machine.trt.DynamicShapesKernelSpecializationStrategy = strategies  # type: ignore[attr-defined]
+    with whyfake.load_detector(machine.engine):
+        settings = machine.trt.contexts[-1]
+        assert settings.dynamic_shapes_kernel_specialization_strategy == "eager"
 
 
 def test_which_gpu_and_which_batch(machine: Machine) -> None:

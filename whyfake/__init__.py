@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .pipeline import explain, explain_many
     from .runtime import Detector, load_detector
     from .settings import Settings
+    from .video import explain_video
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _HOMES = {
     "Settings": ".settings",
     "explain": ".pipeline",
     "explain_many": ".pipeline",
+    "explain_video": ".video",
     "load_detector": ".runtime",
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "WhyfakeError",
     "explain",
     "explain_many",
+    "explain_video",
     "load_detector",
 ]
 

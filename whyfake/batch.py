@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,20 +44,41 @@ class PictureDone:
 
 
 def expand(paths: Sequence[Path]) -> list[str]:
-    """Absolute paths of pictures, folders replaced by the picture files in them, in name order.
+    """Absolute paths of the pictures that are meant, each once.
 
-    A file that is named twice counts once. Raises PictureError for a folder without pictures.
+    A folder stands for the picture files in it, in name order; a pattern with `*`, `?` or `[…]`
+    for what it matches (`**` goes into folders); a .txt file for the lines in it, and `-` for those
+    on standard input: a path each, as it would be given on the command line. Raises PictureError
+    where there are none.
     """
     found: list[str] = []
     for path in paths:
-        if path.is_dir():
+        if str(path) == "-":
+            found += _listed(sys.stdin.buffer.read(), "standard input")
+        elif path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
             if not inside:
                 raise PictureError(f"{path}: no pictures in that folder ({', '.join(SUFFIXES)})")
             found += [str(p.absolute()) for p in inside]
+        elif path.suffix.lower() == ".txt" and path.is_file():
+            found += _listed(path.read_bytes(), str(path))
+        elif not path.exists() and glob.has_magic(str(path)):
+            matches = sorted(glob.glob(str(path), recursive=True))
+            if not matches:
+                raise PictureError(f"{path}: no file matches that pattern")
+            found += [str(Path(match).absolute()) for match in matches if Path(match).is_file()]
         else:
             found.append(str(path.absolute()))
     return list(dict.fromkeys(found))
+
+
+def _listed(content: bytes, where: str) -> list[str]:
+    """The paths in a list, one a line; bytes that are not UTF-8 name files all the same."""
+    lines = [os.fsdecode(line).strip() for line in content.splitlines()]
+    paths = [str(Path(line).absolute()) for line in lines if line]
+    if not paths:
+        raise PictureError(f"{where}: no picture is named there, one path a line is wanted")
+    return paths
 
 
 def explain_to_folder(

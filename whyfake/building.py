@@ -8,6 +8,7 @@ for RTX builds without), parity is predicted on the CPU by a graph that rounds a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import platform
@@ -28,9 +29,9 @@ from .likeness import nes_likeness, throughput
 from .models import model_file
 from .onnx_graph import load_graph
 from .perturbation import FloatArray
-from .runtime import Detector, load_detector
+from .runtime import Detector, cuda, load_detector
 from .runtime.load import ENGINE_SUFFIXES, engine_card_path, is_engine
-from .tensorrt_api import TensorRt, load_tensorrt
+from .tensorrt_api import RTX_CARDS, TensorRt, load_tensorrt
 
 if TYPE_CHECKING:
     import onnx
@@ -145,23 +146,30 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Bui
 
 def _gpu(request: BuildRequest, tensorrt: TensorRt) -> Mapping[str, Any] | None:
     """The GPU to build for; None where there is none and none is needed."""
-    from .runtime.cuda import devices
-
     try:
-        found = devices()
+        found, why = cuda.devices(), "the driver shows no GPU"
     except EngineError as error:
-        if tensorrt.flavour == "tensorrt":
-            raise EngineError(
-                f"{tensorrt} builds for the GPU it runs on, and none can be used here ({error}): "
-                "build on the machine that will run it, or with TensorRT for RTX, which needs no "
-                "GPU to build (pip install 'whyfake[rtx]', --flavour rtx)"
-            ) from None
-        return None
-    if request.index >= len(found):
+        found, why = [], str(error)
+    if not found and tensorrt.flavour == "tensorrt":
+        raise EngineError(
+            f"{tensorrt} builds for the GPU it runs on, and none can be used here ({why}): build "
+            "on the machine that will run it, or with TensorRT for RTX, which needs no GPU for "
+            "that (pip install 'whyfake[rtx]', --flavour rtx)"
+        )
+    if found and request.index >= len(found):
         raise EngineError(
             f"there is no GPU {request.index}, only {len(found)}: 0 to {len(found) - 1}"
         )
-    return found[request.index]
+    gpu = found[request.index] if found else None
+    if gpu is not None and tensorrt.flavour == "rtx" and capability(gpu) not in RTX_CARDS:
+        return None  # it builds for other machines, as it would without a GPU
+    return gpu
+
+
+def capability(gpu: Mapping[str, Any]) -> str:
+    """A device's compute capability as `8.9`."""
+    major, minor = gpu["compute_capability"]
+    return f"{major}.{minor}"
 
 
 def _converted(
@@ -235,13 +243,19 @@ class _Bench:
         where = "" if self._gpu is None else f"-{self._gpu['name']}"
         name = f"{self._tensorrt.flavour}-{self._tensorrt.version}{where}".replace(" ", "-")
         cache = cache_folder("timing") / f"{name}.cache"
-        plan = plan_from_onnx(
-            model.SerializeToString(),
-            self._tensorrt,
-            options,
-            timing_cache=cache.read_bytes() if cache.is_file() else None,
-            progress=lambda phase, share: self._say(f"{self._tensorrt}: {phase}", share),
-        )
+        with contextlib.ExitStack() as stack:
+            device = None
+            if self._gpu is not None:
+                device = cuda.open_cuda(self._request.index)
+                stack.callback(device.close)
+            plan = plan_from_onnx(
+                model.SerializeToString(),
+                self._tensorrt,
+                options,
+                timing_cache=cache.read_bytes() if cache.is_file() else None,
+                progress=lambda phase, share: self._say(f"{self._tensorrt}: {phase}", share),
+                within=contextlib.nullcontext if device is None else device.current,
+            )
         if plan.timing_cache is not None:
             write_file(cache, plan.timing_cache)
         return plan
@@ -303,7 +317,7 @@ class _Bench:
             "gpu": None if gpu is None else gpu["name"],
             "compute_capability": None
             if gpu is None or self._tensorrt.flavour == "rtx"
-            else "{}.{}".format(*gpu["compute_capability"]),
+            else capability(gpu),
             "platform": f"{platform.system()} {platform.machine()}",
             "profile": {"min": 1, "best": options.best_batch, "max": options.max_batch},
             "built_from": self._source,

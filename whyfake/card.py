@@ -124,7 +124,7 @@ class DetectorCard:
         if margin is not None and not (_is_number(margin) and margin > 0):
             raise CardError(f"{where}: 'crop_margin' must be a positive number, got {margin}")
         card = cls(
-            name=reader.take("name", str, Path(where).stem),
+            name=reader.take("name", str, Path(where).stem.removesuffix(".card")),
             input=spec,
             output=output,
             classes=reader.names("classes"),

@@ -2,6 +2,7 @@
 
 WhyfakeError                 exit code 1: the input or the data
 ├── PictureError             a picture that cannot be read, or has no use
+├── VideoError               a clip that cannot be read, or has no frames
 ├── ManifestError            a list of pictures to evaluate on that is not usable
 ├── CardError                a detector card that is missing, incomplete, or contradicts its graph
 ├── DetectorError            a model file that cannot be used, or scores that make no sense
@@ -28,6 +29,10 @@ class WhyfakeError(Exception):
 
 class PictureError(WhyfakeError):
     """A picture that cannot be read, or that is of no use (too small, too large)."""
+
+
+class VideoError(WhyfakeError):
+    """A clip that cannot be read, or that has no frames; a face model of no use."""
 
 
 class ManifestError(WhyfakeError):

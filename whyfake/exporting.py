@@ -12,7 +12,7 @@ from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from .card import DetectorCard
-from .errors import DetectorError, OutputError, UsageError, require
+from .errors import DetectorError, EngineError, OutputError, UsageError, require
 from .export.finish import embed_card, finished
 from .export.parity import BATCHES, Parity, measure_parity, parity_inputs, require_independence
 from .files import write_file
@@ -88,13 +88,14 @@ def export_detector(
     for attempt in attempts:
         try:
             graph, parity = _held(attempt, source, inputs, request.tolerance, tell)
-        except DetectorError as error:
+        except (DetectorError, EngineError) as error:
             if attempt is attempts[-1]:
                 raise
             notes.append(f"the batch could not be freed: {error}")
             continue
         notes += [attempt.note] if attempt.note else []
-        card = replace(attempt.card, parity=_record(parity, source, request))
+        record = _record(parity, source, request)
+        card = replace(attempt.card, parity=record, engine={})
         return _written(graph, card, out, tuple(notes))
     raise DetectorError(f"{source.what} gave no graph")
 
@@ -157,11 +158,10 @@ def _record(parity: Parity, source: Source, request: ExportRequest) -> dict[str,
         "unit": source.unit,
         "tolerance": request.tolerance,
         "seed": request.seed,
-        "reference": source.what,
+        "reference": source.reference,
         "versions": {**versions, "onnxruntime": ort.__version__, "python": python_version()},
     }
-    if source.file is not None:  # its name and hash; where it lies is nobody's business
-        record["reference"] = source.what.replace(str(source.file), source.file.name)
+    if source.sha256 is not None:
         record["reference_sha256"] = source.sha256
     return record
 

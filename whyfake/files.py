@@ -101,13 +101,18 @@ def _alive(left: Path) -> bool:
     return True
 
 
-def cache_folder(name: str) -> Path:
-    """A folder for what can be made again, made if need be. Raises OutputError.
+def cache_root() -> Path:
+    """Where whyfake keeps what can be made again, and looks for files that it does not bring.
 
-    It stands in WHYFAKE_CACHE where that is set, else in the user's cache.
+    WHYFAKE_CACHE where that is set, else `whyfake` in the user's cache; it may not exist.
     """
     user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("WHYFAKE_CACHE") or Path(user) / "whyfake") / name
+    return Path(os.environ.get("WHYFAKE_CACHE") or Path(user) / "whyfake")
+
+
+def cache_folder(name: str) -> Path:
+    """A folder in it, made if need be. Raises OutputError."""
+    folder = cache_root() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

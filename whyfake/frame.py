@@ -7,7 +7,7 @@ import hashlib
 import platform
 import zlib
 from collections.abc import Generator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -32,9 +32,22 @@ from .explanation import Adversary, Explanation
 from .media import Picture, fit_to, load_picture
 from .perturbation import FloatArray, Pixels
 from .request import Request, base_name, resolve_target
-from .runtime import Detector
+from .runtime import Detector, Promise
 
 Asking = Generator[Any, FloatArray, None]
+
+
+@dataclass(frozen=True)
+class Link:
+    """How a frame hangs on its neighbour in a clip: by the perturbation that made it *real*.
+
+    NES begins with what `before` holds (None: at the frame itself), and `after` is kept with this
+    frame's perturbation (None where there is none). `name` is the neighbour's.
+    """
+
+    before: Promise | None
+    after: Promise
+    name: str = ""
 
 
 class _Frame:
@@ -50,6 +63,7 @@ class _Frame:
         self.key = int.from_bytes(hashlib.sha256(frame.tobytes()).digest()[:8], "little")
         self.counts: dict[str, int] = {}
         self.adversary: AdversarialSample | None = None
+        self.start: str | None = None
         self.called_real = False
         self.nes = request.settings.nes
         self.trust = 1.0
@@ -79,10 +93,25 @@ class _Frame:
 
 
 def explain_frame(
-    picture: Picture, frame: FloatArray, detector: Detector, request: Request
+    picture: Picture,
+    frame: FloatArray,
+    detector: Detector,
+    request: Request,
+    link: Link | None = None,
 ) -> Asking:
-    """The coroutine of one frame: detect it, make its adversarial sample once, run each method."""
-    state = _Frame(picture, frame, detector, request)
+    """The coroutine of one frame: detect it, make its adversarial sample once, run each method.
+
+    With a `link`, its sample begins with the perturbation of the frame before it in the clip.
+    """
+    try:
+        yield from _explain(_Frame(picture, frame, detector, request), link)
+    finally:
+        if link is not None:  # whoever waits goes on, whatever became of this frame
+            link.after.keep(None)
+
+
+def _explain(state: _Frame, link: Link | None) -> Asking:
+    frame, detector, request = state.frame, state.detector, state.request
     log_probs = yield from state.counted(_detect(frame), "detection")
     predicted = int(log_probs.argmax())
     target = resolve_target(request.target, detector, predicted)
@@ -92,8 +121,17 @@ def explain_frame(
         adversarial = method.endswith(ADVERSARIAL) and not state.called_real
         if adversarial and state.adversary is None:
             nes = yield from _trusted(state)
-            attack = nes.attack(frame, detector.real, seed=request.seed, rng=state.rng("nes"))
+            start = None
+            if link is not None and link.before is not None:
+                yield link.before
+                start = link.before.value
+                state.start = None if start is None else link.name
+            attack = nes.attack(
+                frame, detector.real, seed=request.seed, rng=state.rng("nes"), start=start
+            )
             state.adversary = yield from state.counted(attack, "adversary")
+            if link is not None:
+                link.after.keep(state.adversary.image - frame)
         explainer = request.settings.explainer(base_name(method))
         baseline_name = "adversarial" if adversarial else request.baseline or explainer.baseline
         if adversarial:
@@ -150,6 +188,8 @@ def _explanation(
     settings[explainer.name] = options(explainer)
     if adversary is not None:
         settings["nes"] = options(state.nes)
+        if state.start is not None:
+            settings["start"] = state.start
     return Explanation(
         source=state.picture.source,
         source_size=state.picture.size,
@@ -179,6 +219,7 @@ def _explanation(
             "sha256": detector.sha256,
             "engine": detector.engine.name,
             "device": detector.engine.device,
+            "precision": detector.engine.precision,
         },
         versions=_versions(),
         notes=_notes(state, method, baseline, adversary),

@@ -8,14 +8,13 @@ world: float32 RGB (N, 3, h, w) in [0, 1] goes in, scores come out that do not u
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .card import DetectorCard
 from .errors import CardError, DetectorError
+from .onnx_edit import Chain, moved_aside
 
 if TYPE_CHECKING:
     import onnx
@@ -284,8 +283,9 @@ def fold(model: onnx.ModelProto, card: DetectorCard, port: Port) -> tuple[onnx.M
 
     adapted = onnx.ModelProto()
     adapted.CopyFrom(model)
-    inner = tuple(_moved_aside(adapted.graph, name) for name in (port.input, port.output))
-    port = replace(port, input=inner[0], output=inner[1])
+    ours = (PIXELS, SCORES)  # a graph that was folded before has these names already
+    source, sink = (moved_aside(adapted.graph, n, ours) for n in (port.input, port.output))
+    port = replace(port, input=source, output=sink)
     closing = _closing_activation(adapted, port.output)
     stripped = closing is not None
     if closing is not None:  # taking off LogSoftmax changes nothing, log-softmax being idempotent
@@ -299,73 +299,6 @@ def fold(model: onnx.ModelProto, card: DetectorCard, port: Port) -> tuple[onnx.M
         onnx.helper.make_tensor_value_info(SCORES, onnx.TensorProto.FLOAT, None)
     )
     return adapted, stripped
-
-
-class Chain:
-    """Nodes one after the other, from the tensor `current` on; for the caller to put in place."""
-
-    def __init__(self, graph: onnx.GraphProto, current: str) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.current = current
-        self._graph = graph
-        self._used = _names(graph)
-
-    def then(self, op: str, *others: Any, to_name: str | None = None, **attributes: Any) -> None:
-        """Add a node that takes `current` and more, names or constant arrays.
-
-        Its output is the new `current`.
-        """
-        from onnx import helper, numpy_helper
-
-        names = [self.current]
-        for value in others:
-            name = value if isinstance(value, str) else self.fresh("whyfake_constant")
-            if not isinstance(value, str):
-                self._graph.initializer.append(numpy_helper.from_array(value, name))
-            names.append(name)
-        self.current = to_name or self.fresh("whyfake_step")
-        self.nodes.append(helper.make_node(op, names, [self.current], **attributes))
-
-    def fresh(self, stem: str) -> str:
-        """A name that nothing in the graph has."""
-        name = next(n for i in count() if (n := f"{stem}_{i}") not in self._used)
-        self._used.add(name)
-        return name
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and those inside its If, Loop and Scan nodes, which see its names."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node:
-                    yield from _graphs(inner)
-
-
-def _names(graph: onnx.GraphProto) -> set[str]:
-    used = {tensor.name for part in _graphs(graph) for tensor in (*part.input, *part.initializer)}
-    nodes = [node for part in _graphs(graph) for node in part.node]
-    return used | {name for node in nodes for name in (*node.input, *node.output)}
-
-
-def _moved_aside(graph: onnx.GraphProto, name: str) -> str:
-    """Give an input or output another name where it has one of ours (the graph was folded before).
-
-    Returns the name that it has now.
-    """
-    if name not in (PIXELS, SCORES):
-        return name
-    used = _names(graph)
-    new = next(n for i in count() if (n := f"{name}_{i}") not in used)
-    for part in _graphs(graph):
-        for node in part.node:
-            node.input[:] = [new if item == name else item for item in node.input]
-            node.output[:] = [new if item == name else item for item in node.output]
-    for item in (*graph.input, *graph.output, *graph.value_info):
-        if item.name == name:
-            item.name = new
-    return new
 
 
 def serialised(model: onnx.ModelProto) -> bytes:

@@ -12,13 +12,21 @@ from numpy.typing import NDArray
 
 from .errors import PictureError, UsageError, WhyfakeError
 from .explanation import Explanation
-from .frame import explain_frame
+from .frame import Link, explain_frame
 from .media import Picture, fit_to, load_picture, picture_from_array, printable
 from .request import PREDICTED, Request, check_request, make_request, parse_methods
 from .runtime import Delivered, Detector, Failed, Job, run
 from .settings import Settings
 
 Image = str | Path | NDArray[np.uint8] | Picture
+
+
+@dataclass(frozen=True, eq=False)
+class Linked:
+    """A picture out of a clip, and its link to the one before it."""
+
+    picture: Picture
+    link: Link
 
 
 def explain(
@@ -107,7 +115,7 @@ class Outcome:
 
 def explain_events(
     detector: Detector,
-    images: Iterable[Image],
+    images: Iterable[Image | Linked],
     request: Request,
     tick: Callable[[], None] | None = None,
 ) -> Iterator[Outcome]:
@@ -121,15 +129,18 @@ def explain_events(
     unread: list[Outcome] = []
 
     def jobs() -> Iterator[Job]:
-        for index, image in enumerate(images):
+        for index, item in enumerate(images):
+            image, link = (item.picture, item.link) if isinstance(item, Linked) else (item, None)
             try:
                 picture = _picture(image)
                 frame = fit_to(picture.rgb, detector.size)
             except PictureError as error:
                 unread.append(Outcome(index, _name(image), error, last=True))
+                if link is not None:
+                    link.after.keep(None)
                 continue
             sources[index] = picture.source
-            yield Job(index, frame, explain_frame(picture, frame, detector, request))
+            yield Job(index, frame, explain_frame(picture, frame, detector, request, link))
 
     for event in run(detector, jobs(), tick=tick):
         yield from unread

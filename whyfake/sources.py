@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .card import DetectorCard, find_card, read_card
-from .errors import CardError, UsageError
+from .card import METADATA_KEY, DetectorCard, find_card, read_card
+from .errors import CardError, DetectorError, EngineError, UsageError
 from .export.adopt import canonical
 from .export.batch import free_batch
 from .export.cards import Fields, card_from_fields, class_names, fields_of_graph, merged
@@ -65,12 +66,12 @@ class Attempt:
 class Source:
     """A model to export: how it is called, its card, and its scores in `unit`.
 
-    `attempts` makes the graphs to try, best first. `file` is where its weights are and `sha256`
-    what they are; `made_with` are the packages that made sense of it: all for the record.
+    `attempts` makes the graphs to try, best first. For the record: `reference` is `what` without
+    where it lies, `sha256` that of its file, `made_with` the packages that made sense of it.
     """
 
     what: str
-    file: Path | None
+    reference: str
     sha256: str | None
     card: DetectorCard
     scores: Scorer
@@ -149,7 +150,7 @@ def _module(
     scorer, unit = _torch_scores(module, card, what)
     packages = ("torch", "onnxscript", *made_with)
     digest = None if file is None else _digest(file)
-    return Source(what, file, digest, card, scorer, unit, attempts, packages, notes)
+    return Source(what, what, digest, card, scorer, unit, attempts, packages, notes)
 
 
 def _program(request: ExportRequest) -> Source:
@@ -169,7 +170,7 @@ def _program(request: ExportRequest) -> Source:
 
     scorer, unit = _torch_scores(program.module(), card, what, batch)
     file, packages = Path(what), ("torch", "onnxscript")
-    return Source(what, file, _digest(file), card, scorer, unit, attempts, packages)
+    return Source(what, file.name, _digest(file), card, scorer, unit, attempts, packages)
 
 
 def _digest(file: Path) -> str:
@@ -183,33 +184,67 @@ def _digest(file: Path) -> str:
 def _onnx(request: ExportRequest) -> Source:
     path, what = model_file(request.source), request.source
     graph, info = load_graph(path)
-    said = dict(request.said)
-    if request.card is None and said.get("classes") and said.get("real"):
-        try:
-            base = find_card(path, info.metadata)[0].to_dict()
-        except CardError:
-            base = {"name": path.stem, **fields_of_graph(info, said, what)}
+    said = request.said
+    named = said.get("classes") and said.get("real")
+    beside = METADATA_KEY in info.metadata or path.with_suffix(".card.json").exists()
+    if named and request.card is None and not beside:
+        base = {"name": path.stem, **fields_of_graph(info, said, what)}
     else:
         base = find_card(path, info.metadata, request.card)[0].to_dict()
-    base.pop("parity", None)  # of another model
     card = card_from_fields(merged(base, said), what)
-    port = fit(info, card, what)
-    content, stripped = pixels_to_scores(graph, card, port)
-    scorer = OnnxScorer(content, card, what, stripped=stripped, batch=port.batch)
-    newer = upgraded(graph, info.opset, what)
-    note = f"opset {info.opset} raised to {MIN_OPSET}" if newer is not graph else ""
+    newer, notes = upgraded(graph, info.opset, what), []
+    if newer is not graph:
+        notes.append(f"opset {info.opset} raised to {MIN_OPSET}")
+    if not _batch_is_true(graph, card, what):
+        notes.append("its batch is named free, but only one picture at a time runs")
+        for model in (graph, newer):
+            _fix_batch(model, fit(info, card, what).input)
+    scorer = _original(graph, card, what)
 
     def attempts() -> list[Attempt]:
-        return _freed(newer, describe(newer, info.sha256), card, what, note)
+        return _freed(newer, describe(newer, info.sha256), card, what)
 
-    return Source(what, path, info.sha256, card, scorer.log_probs, LOG_PROBS, attempts)
+    digest, unit = info.sha256, LOG_PROBS
+    return Source(
+        what, path.name, digest, card, scorer.log_probs, unit, attempts, notes=tuple(notes)
+    )
+
+
+def _original(graph: onnx.ModelProto, card: DetectorCard, what: str) -> OnnxScorer:
+    """Scores of an ONNX file as `Detector` reads it."""
+    port = fit(describe(graph, ""), card, what)
+    content, stripped = pixels_to_scores(graph, card, port)
+    return OnnxScorer(content, card, what, stripped=stripped, batch=port.batch)
+
+
+def _batch_is_true(graph: onnx.ModelProto, card: DetectorCard, what: str) -> bool:
+    """Whether a graph that names its batch free can run two pictures; it must run one."""
+    if fit(describe(graph, ""), card, what).batch is not None:
+        return True
+    scorer = _original(graph, card, what)
+    pictures = np.zeros((2, 3, card.input.height, card.input.width), np.float32)
+    scorer.raw(pictures[:1])
+    try:
+        scorer.raw(pictures)
+    except (DetectorError, EngineError):
+        return False
+    return True
+
+
+def _fix_batch(graph: onnx.ModelProto, source: str) -> None:
+    """Say that the graph takes one picture at a time."""
+    for item in graph.graph.input:
+        if item.name == source:
+            item.type.tensor_type.shape.dim[0].dim_value = 1
 
 
 def _said(request: ExportRequest) -> Fields:
     """What the user says of a torch model: a card's file, with the options over it."""
     if request.card is None:
         return request.said
-    return merged(read_card(request.card).to_dict(), request.said)
+    read_card(request.card)
+    fields = json.loads(request.card.read_text(encoding="utf-8"))
+    return merged(fields, request.said)  # what the card leaves out may be known of the model
 
 
 def _size(said: Fields) -> tuple[int, int] | None:
@@ -219,31 +254,24 @@ def _size(said: Fields) -> tuple[int, int] | None:
 
 def _for_trace(fields: dict[str, Any]) -> dict[str, Any]:
     """The same for a graph that is about to be traced, with the names that it will have."""
-    fields.pop("parity", None)
     fields["input"] = {**fields.get("input", {}), "name": INPUT}
     fields["output"] = {**fields.get("output", {}), "name": OUTPUT}
     return fields
 
 
-def _freed(
-    graph: onnx.ModelProto, info: GraphInfo, card: DetectorCard, what: str, note: str = ""
-) -> list[Attempt]:
+def _freed(graph: onnx.ModelProto, info: GraphInfo, card: DetectorCard, what: str) -> list[Attempt]:
     """The graph with its batch freed, then as it is; the latter alone where its batch is free."""
     port = _checked_fit(info, card, what)
-    plain = Attempt(*canonical(graph, info, card, what), note=note)
+    plain = Attempt(*canonical(graph, info, card, what))
     if port.batch is None:
         return [plain]
     attempts = []
     freed = free_batch(graph, port.input, port.batch)
     if freed is not None:
         again = canonical(freed, describe(freed, info.sha256), card, what)
-        attempts.append(Attempt(*again, note=_joined(note, f"batch freed, was {port.batch}")))
+        attempts.append(Attempt(*again, note=f"batch freed, was {port.batch}"))
     fixed = f"the batch stays fixed at {port.batch}: the graph is built around it"
-    return [*attempts, replace(plain, note=_joined(note, fixed))]
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)
+    return [*attempts, replace(plain, note=fixed)]
 
 
 def _checked_fit(info: GraphInfo, card: DetectorCard, what: str) -> Port:

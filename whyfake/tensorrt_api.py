@@ -37,6 +37,9 @@ class TensorRt:
         return f"{TITLES[self.flavour]} {self.version}"
 
 
+RTX_CARDS = ("7.5", "8.6", "8.9", "12.0", "12.1")
+"""Compute capabilities that TensorRT for RTX serves, by the support matrices of 1.0 to 1.5."""
+
 TITLES = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}
 
 

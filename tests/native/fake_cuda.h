@@ -1,6 +1,6 @@
 /* A CUDA driver without a GPU, for tests: "device" memory is the host's, and work given to a stream
  * is done as late as CUDA allows. A missing synchronise or wait then shows stale data every time,
- * instead of once a week. fake_device.c is the device, fake_driver.c the driver's symbols.
+ * instead of once a week. fake_device.c is the device, the other two the driver's symbols.
  *
  * From the environment: FAKE_CUDA_DEVICES (1), FAKE_CUDA_MEMORY (bytes of each, 1 GiB),
  * FAKE_CUDA_VERSION (13000), FAKE_CUDA_INIT (what cuInit returns, 0).
@@ -69,5 +69,16 @@ void finish_all(struct context *context);
 void destroy_context(struct context *context);
 CUresult injected(const char *routine);
 int held(void);
+
+/* Every symbol begins with one of these, under the lock, and ends with leave. */
+CUresult enter(const char *routine);
+CUresult enter_context(const char *routine);
+CUresult enter_unsafe(const char *routine);
+CUresult leave(CUresult code);
+struct context *current(void);
+
+#define ENTER(how) \
+    CUresult code = how(__func__); \
+    if (code) return leave(code)
 
 #endif

@@ -7,6 +7,7 @@ from . import doctor as doctor
 from . import evaluate as evaluate
 from . import explain as explain  # each of these modules adds its commands to `app`
 from . import export as export
+from . import video as video
 from .app import app
 
 __all__ = ["app", "main"]

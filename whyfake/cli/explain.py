@@ -17,7 +17,11 @@ from .app import AsJson, Card, Device, Model, Seed, Threads, app
 )
 def explain(
     pictures: Annotated[
-        list[Path], typer.Argument(help="Face crops: picture files, or folders of them.")
+        list[Path],
+        typer.Argument(
+            help="Face crops: picture files, folders of them, patterns in quotes, lists (.txt), "
+            "or - for a list on stdin."
+        ),
     ],
     detector: Model = "bundled",
     method: Annotated[
@@ -53,11 +57,18 @@ def explain(
         Path | None,
         typer.Option(help="TOML file of settings; `whyfake methods --toml` prints a full one."),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Skip pictures that are finished in --out; other settings: an error."
+        ),
+    ] = False,
     card: Card = None,
     json: AsJson = False,
 ) -> None:
     """Explain pictures: heat maps, ranked regions and the sample that the detector calls real."""
     from ..batch import expand, explain_to_folder
+    from ..index import unfinished, write_index
     from ..request import check_request, make_request
     from ..results import Results
     from ..runtime import load_detector
@@ -77,10 +88,13 @@ def explain(
     with load_detector(detector, card=card, device=device, threads=threads) as opened:
         check_request(request, opened)
         results = Results(out)
-        with Report(len(sources), request, opened, as_json=json) as report:
-            for outcome in explain_to_folder(opened, sources, request, results, report.tick):
+        todo = unfinished(sources, request, opened, results) if resume else sources
+        with Report(len(todo), request, opened, as_json=json) as report:
+            for outcome in explain_to_folder(opened, todo, request, results, report.tick):
                 report.show(outcome)
-        report.close(out)
+        failed = {failure.source: str(failure.error) for failure in report.failures}
+        write_index(results, sources, request, failed)
+        report.close(out, skipped=len(sources) - len(todo))
     if report.failures:
         raise typer.Exit(1)
 
@@ -138,7 +152,7 @@ def inspect(
 
 @app.command(epilog="Example: [bold]whyfake methods --toml > settings.toml[/]")
 def methods(
-    preset: Annotated[str, typer.Option(help="default or paper.")] = "default",
+    preset: Annotated[str, typer.Option(help="default, video or paper.")] = "default",
     toml: Annotated[bool, typer.Option("--toml", help="Print all settings as TOML.")] = False,
     json: AsJson = False,
 ) -> None:

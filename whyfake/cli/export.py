@@ -112,7 +112,8 @@ def export(
     """Write a detector as one ONNX file, pixels to logits, after holding it to its source."""
     from ..exporting import export_detector
     from ..sources import ExportRequest
-    from ..terminal.export import ExportProgress, print_exported
+    from ..terminal.export import print_exported
+    from ..terminal.steps import Steps
 
     said: dict[str, Any] = {
         "name": name,
@@ -140,8 +141,8 @@ def export(
         tolerance=tolerance,
         seed=seed,
     )
-    with ExportProgress() as progress:
-        done = export_detector(request, out, progress.tell)
+    with Steps() as steps:
+        done = export_detector(request, out, steps.count)
     print_exported(done, as_json=json)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from ..tensorrt_api import INSTALL, TITLES
+from ..tensorrt_api import INSTALL, RTX_CARDS, TITLES
 from .check import ABSENT, BROKEN, MISSING, NOTE, OK, Ask, Check
 from .child import Answer
 from .gpu import Gpus
@@ -18,8 +18,6 @@ PROVIDERS = {
 """ONNX Runtime's name → whyfake's `--device`."""
 _TENSORRT_10 = "pip install 'tensorrt>=10.13,<11'"
 """What ONNX Runtime's TensorRT provider needs: it links libnvinfer.so.10, CUDA 13."""
-_RTX_CARDS = ("7.5", "8.6", "8.9", "12.0", "12.1")
-"""Compute capabilities in the support matrices of TensorRT for RTX 1.0 to 1.5."""
 
 
 def provider_checks(available: Answer, gpus: Gpus, ask: Ask) -> list[Check]:
@@ -126,9 +124,9 @@ def unfit(flavour: str, version: str, capability: str) -> str | None:
     gpu = tuple(int(part) for part in capability.split("."))
     have = tuple(int(part) for part in version.split(".")[:2]) if version else (99, 0)
     if flavour == "rtx":
-        if capability in _RTX_CARDS:
+        if capability in RTX_CARDS:
             return None
-        return f"TensorRT for RTX serves GeForce and RTX cards only ({', '.join(_RTX_CARDS)})"
+        return f"TensorRT for RTX serves GeForce and RTX cards only ({', '.join(RTX_CARDS)})"
     if gpu < (7, 5):
         return f"TensorRT of today wants compute capability 7.5 or later, this is {capability}"
     if gpu >= (10, 0) and have < (10, 8):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..explanation import Adversary
-from ..perturbation import FloatArray, NoiseStep
+from ..perturbation import FloatArray, NoiseStep, Pixels
 from .base import check
 
 TABLE_FLOATS = 1 << 22
@@ -22,12 +22,18 @@ TABLE_FLOATS = 1 << 22
 arXiv 1703.03864)."""
 
 
-@dataclass(frozen=True, eq=False)
+STRENGTHS = (0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+"""At which a neighbour's perturbation is tried. Without the weak ones it would only ever grow along
+a clip; the strong ones are cheaper than a step."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class AdversarialSample(Adversary):
     """An image near the frame, and whether the detector calls it *real*.
 
     `image` (3, h, w) float32 within `linf` of the frame. A frame that is called real from the start
-    comes back unchanged, with no steps and `flipped` False.
+    comes back unchanged, with no steps and `flipped` False. A sample that starts from another's
+    perturbation may be called real after no steps.
     """
 
     image: FloatArray
@@ -71,41 +77,66 @@ class Nes:
         seed: int,
         rng: np.random.Generator,
         mask: FloatArray | None = None,
-    ) -> Generator[NoiseStep, FloatArray, AdversarialSample]:
+        start: FloatArray | None = None,
+    ) -> Generator[NoiseStep | Pixels, FloatArray, AdversarialSample]:
         """A coroutine: an image near `frame` (3, h, w) whose argmax is one of the columns `real`.
 
         `seed` draws the shared noise table, `rng` the offsets; `mask` (h, w), where given, is one
         where pixels may move and zero where not. The check of the current image rides in the same
         batch as its step, so a step is one batch.
+
+        `start` (3, h, w), where given, is a perturbation to begin with, such as that of the frame
+        before. It is tried at several strengths, each brought into this frame's ball, for nine
+        images in one batch. The weakest that the detector calls real is the sample; if there is
+        none, the steps begin at the one nearest to real, or at the frame if that is nearer.
         """
         low = np.maximum(frame - np.float32(self.epsilon), 0)
         high = np.minimum(frame + np.float32(self.epsilon), 1)
         channels = 1 if self.noise == "luma" else 3
         directions = Directions(frame.shape[1:], channels, seed, rng)
-        image, asked, before = frame, 0, 0.0
-        for step in range(self.steps + 1):
+        image, asked, before = frame, 0, None
+        step, flipped, after = 0, False, 0.0
+        if start is not None:
+            tried = _strengths(frame, start if mask is None else start * mask, low, high)
+            log_probs = yield Pixels(tried)
+            margins = real_margin(log_probs, real)
+            asked, before = len(tried), _probability(log_probs[0], real)
+            best = int(np.argmax(margins > 0 if margins.max() > 0 else margins))
+            if best:  # 0 is the frame itself
+                image, after = tried[best], _probability(log_probs[best], real)
+                flipped = bool(margins[best] > 0)
+        while not flipped:
             last = step == self.steps
             batch = directions.batch(image, 0 if last else self.pairs, self.sigma, mask)
             log_probs = yield batch
             margins = real_margin(log_probs, real)
             asked += len(batch)
             after = _probability(log_probs[0], real)
-            if step == 0:
-                before = after
-            if margins[0] > 0 or last:
+            before = after if before is None else before
+            flipped = bool(margins[0] > 0)
+            if flipped or last:
                 break
             gradient = antithetic_gradient(batch, margins[1:])
             move = np.float32(self.alpha) * np.sign(gradient)
             image = np.clip(image + move, low, high)
+            step += 1
         return AdversarialSample(
             image=image,
-            flipped=bool(margins[0] > 0 and step > 0),
+            flipped=flipped and image is not frame,
             steps=step,
             images=asked,
             linf=float(np.abs(image - frame).max()),
-            score_before=before,
+            score_before=after if before is None else before,
             score_after=after,
         )
+
+
+def _strengths(
+    frame: FloatArray, added: FloatArray, low: FloatArray, high: FloatArray
+) -> FloatArray:
+    """The frame, and it with a perturbation at each of STRENGTHS, between `low` and `high`."""
+    moved = [np.clip(frame + np.float32(s) * added, low, high) for s in STRENGTHS]
+    return np.stack([frame, *moved])
 
 
 def real_margin(log_probs: FloatArray, real: tuple[int, ...]) -> NDArray[np.float64]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..card import DetectorCard, InputSpec, OutputSpec
-from ..onnx_graph import PIXELS, SCORES, Chain, GraphInfo, fit, fold
+from ..onnx_edit import Chain
+from ..onnx_graph import PIXELS, SCORES, GraphInfo, fit, fold
 
 if TYPE_CHECKING:
     import onnx
@@ -48,30 +49,26 @@ def canonical(
 
 def _to_logits(tail: Chain, activation: str, columns: int, stripped: bool) -> None:
     """Add the nodes that make logits of what the folded graph gives: `Detector`'s formulas."""
-    low, high = np.array(_NEAREST, np.float32), np.array(1 - _NEAREST, np.float32)
     if activation == "softmax" and not stripped:
         tail.then("Max", np.array(_TINIEST, np.float32))
         tail.then("Log")
-    elif activation == "sigmoid" and columns == 1 and not stripped:
-        tail.then("Clip", low, high)
+    elif activation == "sigmoid" and columns > 1 and stripped:
+        # independent sigmoids are normalised over the classes: the softmax of their logarithms
+        tail.then("Neg")
+        tail.then("Softplus")
+        tail.then("Neg")
+    elif activation == "sigmoid" and not stripped:
+        tail.then("Max", np.array(_NEAREST, np.float32))
+        tail.then("Min", np.array(1 - _NEAREST, np.float32))
         p = tail.current
         tail.then("Log")
-        log_p = tail.current
-        tail.current = p
-        for op, *others in (("Neg",), ("Add", np.array(1, np.float32)), ("Log",), ("Neg",)):
-            tail.then(op, *others)
-        tail.then("Add", log_p)
-    elif activation == "sigmoid" and columns > 1:
-        # independent sigmoids are normalised over the classes: the softmax of their logarithms
-        for op, *others in (
-            (("Neg",), ("Softplus",), ("Neg",))
-            if stripped
-            else (
-                ("Clip", low, high),
-                ("Log",),
-            )
-        ):
-            tail.then(op, *others)
+        if columns == 1:  # log p − log(1 − p)
+            log_p, tail.current = tail.current, p
+            tail.then("Neg")
+            tail.then("Add", np.array(1, np.float32))
+            tail.then("Log")
+            tail.then("Neg")
+            tail.then("Add", log_p)
 
 
 def _card(card: DetectorCard, columns: int) -> DetectorCard:

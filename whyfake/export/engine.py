@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +47,15 @@ def plan_from_onnx(
     *,
     timing_cache: bytes | None = None,
     progress: Progress | None = None,
+    within: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Plan:
     """Build an engine from a serialised graph whose input is `whyfake_pixels` (N, 3, h, w).
 
-    The build runs in a thread of its own, so that Ctrl-C cancels it within a step. Raises
+    The build runs in a thread of its own, so that Ctrl-C cancels it within a step; `within` makes
+    the GPU to build for current there. Raises
     DetectorError for a graph that TensorRT cannot take, EngineError where the build fails.
     """
-    build = _Build(model, tensorrt, options, timing_cache, progress)
+    build = _Build(model, tensorrt, options, timing_cache, progress, within)
     worker = threading.Thread(target=build.run, name="tensorrt-build", daemon=True)
     worker.start()
     try:
@@ -79,12 +82,14 @@ class _Build:
         options: BuildOptions,
         timing_cache: bytes | None,
         progress: Progress | None,
+        within: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._model = model
         self._tensorrt = tensorrt
         self._options = options
         self._timing_cache = timing_cache
         self._progress = progress
+        self._within = within
         self._phase: tuple[str, float] | None = None
         self.cancelled = False
         self.done = threading.Event()
@@ -99,7 +104,8 @@ class _Build:
     def run(self) -> None:
         """Build; what goes wrong is kept in `error`."""
         try:
-            self.plan = self._build()
+            with self._within():
+                self.plan = self._build()
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             self.error = error
         finally:
@@ -157,6 +163,10 @@ class _Build:
             config.set_flag(trt.BuilderFlag.TF32)
         else:
             config.clear_flag(trt.BuilderFlag.TF32)
+        # RTX only: an engine that allocates by itself cannot be recorded as a CUDA graph
+        no_own_memory = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+        if no_own_memory is not None:
+            config.set_flag(no_own_memory)
         if options.workspace is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
         if options.level is not None:

@@ -146,9 +146,11 @@ def require_independence(
 ) -> None:
     """Refuse a model that answers otherwise for the same picture in other company, or asked twice.
 
-    Costs 2N + 1 images, alone and in batches of seven. Raises DetectorError.
+    `tolerance` is relative where scores are larger than one, as rounding is; parity's is not. Costs
+    2N + 1 images, alone and in batches of seven. Raises DetectorError.
     """
     alone = _asked(scorer, inputs, 1, tick, what)
+    tolerance *= max(1.0, float(np.abs(alone).max()))
     again = _asked(scorer, inputs[:1], 1, tick, what)
     if (drift := float(np.abs(again - alone[:1]).max())) > tolerance:
         raise DetectorError(

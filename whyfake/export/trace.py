@@ -35,19 +35,24 @@ def evaluated(module: Any, what: str) -> torch.nn.Module:
         raise DetectorError(
             f"{what} returned an object of type {type(module).__name__}, wanted a torch.nn.Module"
         )
-    module = module.eval().float().cpu()
+    tensors = (*module.parameters(), *module.buffers())
+    size = sum(tensor.numel() for tensor in tensors) * 4  # in float32
+    if size > _LIMIT:
+        raise DetectorError(
+            f"{what} has {size / 2**30:.1f} GB of weights: one ONNX file holds 2 GB at most"
+        )
+    try:
+        module = module.eval().float().cpu()
+    except Exception as error:  # the module's own train() is the user's code
+        raise DetectorError(
+            f"{what} cannot be brought to the CPU in evaluation mode: {one_line(error)}"
+        ) from error
     for name, part in module.named_modules():
         if part.training:
             raise DetectorError(
                 f"{what}: '{name or type(part).__name__}' stays in training mode after .eval(), so "
                 "scores would depend on the rest of the batch"
             )
-    tensors = (*module.parameters(), *module.buffers())
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if size > _LIMIT:
-        raise DetectorError(
-            f"{what} has {size / 2**30:.1f} GB of weights: one ONNX file holds 2 GB at most"
-        )
     checked: torch.nn.Module = module
     return checked
 

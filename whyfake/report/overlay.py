@@ -46,7 +46,7 @@ def overlay(explanation: Explanation, *, top: int = 5) -> Rgb:
     """
     if top < 0:
         raise ValueError(f"overlay: top must be 0 or more, got {top}")
-    heat = _heat_of(explanation)
+    heat = heat_of(explanation)
     picture, outlined = _picture(explanation, heat, _size(explanation, 448, 896), top, radius=12)
     width, head = max(picture.width, 448), 76
     left, right, below = 18, width - 18, head + picture.height
@@ -56,11 +56,11 @@ def overlay(explanation: Explanation, *, top: int = 5) -> Rgb:
     image.paste(picture, ((width - picture.width) // 2, head))
 
     used = _write(draw, (left, width // 2), 25, explanation.method, 22, INK)
-    decided, p = explanation.predicted, _percent(explanation.scores[explanation.predicted])
+    decided, p = explanation.predicted, percent(explanation.scores[explanation.predicted])
     _write(draw, (right, left + used + 24), 25, decided, 22, INK, p)
     text, colour = _origin(explanation)
     used = _write(draw, (right, width // 4), 53, text, 15, colour)
-    p = "" if explanation.target == decided else _percent(explanation.p_target)
+    p = "" if explanation.target == decided else percent(explanation.p_target)
     _write(draw, (left, right - used - 24), 53, f"explains {explanation.target}", 15, MUTED, p)
 
     text = f"regions 1 to {outlined}, best first" if outlined > 1 else "region 1" * outlined
@@ -99,14 +99,14 @@ def strip(explanations: Sequence[Explanation]) -> Rgb:
 
     for index, explanation in enumerate([first, *explanations]):
         x, y = margin + index % TILES_A_ROW * across, margin + index // TILES_A_ROW * down
-        heat, tail = (_heat_of(explanation) if index else None), ""
+        heat, tail = (heat_of(explanation) if index else None), ""
         picture, _ = _picture(explanation, heat, (height, width), 3, radius=9)
         text, colour = _origin(explanation)
         title = explanation.method
         if index == 0:
             name = _plain(PurePath(first.source).name)[::-1]  # a frame's number ends its name
             title = "".join(_lines(name, 16, tile))[::-1]
-            text, colour, tail = first.predicted, MUTED, _percent(first.scores[first.predicted])
+            text, colour, tail = first.predicted, MUTED, percent(first.scores[first.predicted])
         elif heat is None:
             text, colour = f"no heat, {text}", WARNING
         if explanation.target != first.target:
@@ -133,9 +133,9 @@ def png_bytes(rgb: Rgb) -> bytes:
     return stream.getvalue()
 
 
-def _heat_of(explanation: Explanation) -> Heat | None:
-    """The heat on its scale; None where there is none to show."""
-    heat = explanation.heatmap.astype(np.float64)
+def heat_of(explanation: Explanation, smoothed: FloatArray | None = None) -> Heat | None:
+    """The heat, or what stands in for it, on its scale; None where there is none to show."""
+    heat = (explanation.heatmap if smoothed is None else smoothed).astype(np.float64)
     low, high = 0.0 if explanation.signed else float(heat.min()), float(heat.max())
     if high - low <= 1e-6 * max(abs(low), abs(high)):  # no more than float32 rounding
         return None
@@ -187,16 +187,23 @@ def _picture(
     return image, len(best)
 
 
+@functools.cache
+def viridis() -> Rgb:
+    """The colours (256, 3) of heat from 0 to 1; read-only."""
+    import cv2
+
+    ramp = np.arange(256, dtype=np.uint8)[:, None]
+    table = np.ascontiguousarray(cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS)[:, 0, ::-1])
+    table.flags.writeable = False
+    return table
+
+
 def _blended(rgb: Rgb, level: FloatArray) -> Rgb:
     """Heat (h, w) in [0, 1] over a picture (h, w, 3): where it is 0 the picture stays as it is.
 
     The colours are Viridis: perceptually uniform, and no face has its greens.
     """
-    import cv2
-
-    ramp = np.arange(256, dtype=np.uint8)[:, None]
-    table = cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
-    colours = table[np.rint(level * 255).astype(np.uint8)].astype(np.float32)
+    colours = viridis()[np.rint(level * 255).astype(np.uint8)].astype(np.float32)
     mixed: Rgb = np.rint(rgb + OPACITY * level[..., None] ** 0.7 * (colours - rgb)).astype(np.uint8)
     return mixed
 
@@ -265,7 +272,7 @@ def _meaning(explanation: Explanation, heat: Heat | None) -> tuple[str, Colour]:
     return f"no heat: nothing {'spoke for the target' if against else 'moved the score'}", WARNING
 
 
-def _percent(p: float) -> str:
+def percent(p: float) -> str:
     """A probability, never rounded to certainty."""
     text = f"{100 * p:.1f} %"
     return {"100.0 %": ">99.9 %", "0.0 %": "<0.1 %"}.get(text, text) if 0 < p < 1 else text

@@ -2,6 +2,6 @@
 
 from .detector import Detector
 from .load import load_detector
-from .scheduler import Delivered, Failed, Job, drive, run
+from .scheduler import Delivered, Failed, Job, Promise, drive, run
 
-__all__ = ["Delivered", "Detector", "Failed", "Job", "drive", "load_detector", "run"]
+__all__ = ["Delivered", "Detector", "Failed", "Job", "Promise", "drive", "load_detector", "run"]

@@ -8,6 +8,8 @@ scores independent of the thread count. On a GPU each lane has a bound input on 
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,9 @@ class OnnxRuntimeEngine(Engine):
         self._session: Any = None
         used = Device("cpu")
         if wanted.kind != "cpu":
+            if wanted.kind == "ort-tensorrt":
+                with contextlib.suppress(ImportError):  # loads libnvinfer where pip installed it
+                    importlib.import_module("tensorrt_libs")
             gpu = Device("cuda") if wanted.kind == "auto" else wanted
             providers = _gpu_providers(gpu, batch or _GPU_BATCH, size)
             self._session = self._gpu_session(model, gpu, providers, name, wanted.kind != "auto")

@@ -1,7 +1,8 @@
 """Runs coroutines that ask about perturbed frames: one with `drive`, hundreds at once with `run`.
 
-A coroutine yields a PerturbationBatch and is sent its log-probabilities (N, C). Anything else that
-it yields is a result, and is handed out at once.
+A coroutine yields a PerturbationBatch and is sent its log-probabilities (N, C). It yields a Promise
+to wait until another coroutine has kept it. Anything else that it yields is a result, and is handed
+out at once.
 
 `run` works in lanes, one thread each, as many as the engine can serve. A lane takes the next rows
 of whichever frames have some, composes them in its own buffer, runs them, and hands the scores to
@@ -60,6 +61,23 @@ class Failed:
     error: WhyfakeError
 
 
+class Promise:
+    """A value that one coroutine makes and another waits for.
+
+    The waiting coroutine yields it and then reads `value`; the other calls `keep`, whatever becomes
+    of it. Jobs come in an order in which whoever keeps a promise starts before who waits for it.
+    """
+
+    def __init__(self) -> None:
+        self.value: Any = None
+        self.kept = False
+
+    def keep(self, value: Any) -> None:
+        """Set the value, once; keeping it again changes nothing."""
+        if not self.kept:
+            self.value, self.kept = value, True
+
+
 def drive(coroutine: Asking, detector: Detector, frame: FloatArray) -> Any:
     """Run one coroutine to its end in this thread and return what it returns."""
     scores = None
@@ -84,6 +102,7 @@ class _Running:
     error: WhyfakeError | None = None
     seconds: float = 0.0
     advancing: bool = False
+    awaits: Promise | None = None
 
     @property
     def untaken(self) -> int:
@@ -258,6 +277,15 @@ def _run_pieces(
     return complete
 
 
+def _wake(state: _State) -> None:
+    """Let those go on whose promise has been kept; called under the lock, after every advance."""
+    for running in state.running:
+        if running.awaits is not None and running.awaits.kept:
+            running.awaits = None
+            running.advancing = True
+            state.fresh.append(running)
+
+
 def _advance(state: _State, detector: Detector, running: _Running) -> None:
     """Resume a coroutine with its scores, up to its next batch or its end."""
     started = time.perf_counter()
@@ -279,9 +307,14 @@ def _advance(state: _State, detector: Detector, running: _Running) -> None:
         scores = None if raw is None else detector.decode(raw)
         asked = coroutine.send(scores)  # type: ignore[arg-type]
         while not isinstance(asked, PerturbationBatch):
-            events.append(Delivered(name, asked, spent(), last=False))
+            if isinstance(asked, Promise):
+                if not asked.kept:
+                    break
+            else:
+                events.append(Delivered(name, asked, spent(), last=False))
             asked = next(coroutine)
-        running.compose = asked.composer(running.job.frame)
+        else:
+            running.compose = asked.composer(running.job.frame)
     except StopIteration as stop:
         ended = True
         events.append(Delivered(name, stop.value, spent(), last=True))
@@ -291,11 +324,15 @@ def _advance(state: _State, detector: Detector, running: _Running) -> None:
         events.append(Failed(name, error))
     with state.changed:
         running.advancing = False
+        running.asked = running.pending = running.taken = 0
         if ended:
             state.running.remove(running)
+        elif isinstance(asked, Promise):
+            running.awaits = asked
         else:
             running.asked = running.pending = len(asked)
-            running.taken = 0
+        if not ended:
             running.seconds += time.perf_counter() - started
+        _wake(state)
         state.events.extend(events)
         state.changed.notify_all()

@@ -106,7 +106,7 @@ class TensorRtEngine(Engine):
                     f"{self._path} needs {needed >> 20:,} MB on {cuda.name}, {free >> 20:,} MB are "
                     "free: stop what else runs there, or build with a smaller --max-batch"
                 )
-            self._context = self._engine.create_execution_context()
+            self._context = self._new_context(trt)
             if self._context is None:
                 raise EngineError(f"{self._path}: no execution context: {log.reason()[:300]}")
         self._log = log
@@ -118,6 +118,19 @@ class TensorRtEngine(Engine):
             input_shape=source[1:],
             output_shape=sink[1:],
         )
+
+    def _new_context(self, trt: Any) -> Any:
+        """An execution context; of RTX one that compiles its kernels when they are first wanted.
+
+        By itself RTX runs general kernels until better ones are ready, and a CUDA graph that is
+        recorded meanwhile would keep the general ones.
+        """
+        strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+        if strategies is None:
+            return self._engine.create_execution_context()
+        settings = self._engine.create_runtime_config()
+        settings.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        return self._engine.create_execution_context(settings)
 
     def _tensor(self, trt: Any, name: str, mode: Any) -> tuple[int, ...]:
         """The shape of one of the engine's two float32 tensors."""

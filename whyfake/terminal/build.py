@@ -33,8 +33,8 @@ def print_built(built: Built, *, as_json: bool) -> None:
     if record["gpu"] is None:
         what = "predicted, not measured" if "flips" in parity else "not measured"
         Console(stderr=True, highlight=False, markup=False, emoji=False).print(
-            f"note: no GPU here: the engine was not run, its parity is {what}, and batch "
-            f"{record['profile']['best']} is a guess; build it on the machine that runs it to know",
+            f"note: no GPU here that it fits: the engine was not run, its parity is {what}, and "
+            f"batch {record['profile']['best']} a guess; to know, build where it will run",
             style="yellow",
             soft_wrap=True,
         )

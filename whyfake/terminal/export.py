@@ -1,13 +1,11 @@
-"""What `whyfake export` shows: its steps on stderr while it works, then what it wrote."""
+"""What `whyfake export` prints: what it wrote, and how near that is to its source."""
 
 from __future__ import annotations
 
 import json
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -15,46 +13,6 @@ from . import stdout
 
 if TYPE_CHECKING:
     from ..exporting import Exported
-
-
-class ExportProgress:
-    """A live line on stderr: the step, and how many of its images were asked."""
-
-    def __init__(self) -> None:
-        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[count]}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,  # which would leave an empty line in a pipe
-        )
-        self._task = self._bar.add_task("", total=None, count="")
-
-    def __enter__(self) -> ExportProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def tell(self, stage: str, done: int, total: int) -> None:
-        """Show a step; `total` 0 where it has no images to count."""
-        self._bar.update(
-            self._task,
-            description=stage,
-            completed=done,
-            total=total or None,
-            count=f"{done}/{total} images" if total else "",
-        )
 
 
 def print_exported(done: Exported, *, as_json: bool) -> None:

@@ -115,8 +115,10 @@ class Report:
             if self._json:
                 print(json.dumps(explanation.to_dict(), ensure_ascii=False), flush=True)
 
-    def close(self, out: Path) -> None:
-        """Print the table, where the results are, and what failed."""
+    def close(self, out: Path, skipped: int = 0) -> None:
+        """Print the table, where the results are, what was finished before, and what failed."""
+        if skipped:
+            self._error.print(f"{skipped} pictures were finished before", style="dim")
         if self._rows:
             self._table()
             self._error.print(
