@@ -284,6 +284,11 @@ def test_stopped_anywhere_it_goes_on_to_the_same_end(
         before = [next(running) for _ in range(stop)]
         running.close()  # type: ignore[attr-defined]
         stored = results(ledger)
+        # a picture that is under way is in no table yet
+        facts = gather(ledger, detector.sha256)
+        ended = sum(isinstance(e, Done) for e in before)
+        assert len({fact.path for fact in facts.facts}) == ended
+        assert [p.status for p in facts.pictures].count("judged") == ended
         assert len(stored) >= sum(isinstance(e, Stored) for e in before)
         seen = detector.images_seen
         list(evaluate(detector, two, plan, ledger))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html
 import io
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from whyfake.errors import MissingExtraError, OutputError, UsageError
 from whyfake.evaluate.bootstrap import Estimate
 from whyfake.evaluation.compare import compare, side
 from whyfake.evaluation.facts import gather
+from whyfake.evaluation.frame import accepted_columns
 from whyfake.evaluation.judging import attack_settings
 from whyfake.evaluation.plots import plot
 from whyfake.evaluation.tables import tables
@@ -129,6 +132,29 @@ def test_facts_of_known_records(two: tuple[Path, Path]) -> None:
     assert [cell.mean for cell in paper[2:4]] == pytest.approx([1 / 3, 0.2])
     pictures = dict(zip(made["Pictures"].columns, made["Pictures"].rows[-1], strict=True))
     assert (pictures["judged"], pictures["misclassified"], pictures["accuracy"]) == (3, 1, 0.75)
+
+
+def test_attacks_of_another_seed_are_not_mixed_in(two: tuple[Path, Path]) -> None:
+    """The same regions attacked with other draws: the table is of the explanation's own seed."""
+    with Ledger(two[0], write=True) as ledger:
+        before = tables(gather(ledger, "d"))
+        for record in list(ledger.results("d", "attack")):
+            value = record.value | {"images": 1}
+            ledger.add([dataclasses.replace(record, seed=7, value=value, key="")])
+        assert len(list(ledger.results("d", "attack"))) == 8
+        assert tables(gather(ledger, "d")) == before
+
+
+@pytest.mark.parametrize(
+    ("label", "columns"),
+    [("real", (0,)), ("fake", (1, 2, 3)), ("FaceSwap", (3,)), ("Deepfakes", (1,))],
+)
+def test_what_counts_as_correct_on_a_detector_of_kinds(
+    label: str, columns: tuple[int, ...]
+) -> None:
+    card = SimpleNamespace(classes=("Real", "Deepfakes", "Face2Face", "FaceSwap"))
+    detector: Any = SimpleNamespace(card=card, real=(0,))
+    assert accepted_columns(label, detector) == columns
 
 
 def test_comparison_in_closed_form(two: tuple[Path, Path]) -> None:

@@ -30,7 +30,8 @@ _JUDGE = ("regions", "labels", "radii")
 class Picture:
     """A picture's fate: `status` is real, misclassified, judged, failed or waiting.
 
-    `correct`: whether the detector agrees with the label; None where it was not asked.
+    One that is under way still waits: means of half of its methods would mislead. `correct`:
+    whether the detector agrees with the label; None where it was not asked.
     """
 
     row: PictureRow
@@ -111,7 +112,7 @@ def _picture(row: PictureRow, records: list[Record], about: dict[str, Any]) -> P
     detection = next((r for r in records if r.kind == "detection"), None)
     if row.error is not None:
         return Picture(row, "failed", None)
-    if detection is None:
+    if detection is None or row.complete is None:
         return Picture(row, "waiting", None)
     predicted = about["classes"][int(np.argmax(detection.value["log_probs"]))]
     real = predicted in about["real"]
@@ -136,16 +137,18 @@ def _facts_of(
         elif record.kind in ("attack", "radius"):
             labels = tuple(record.settings["labels"])
             regions = record.settings["regions"]
-            indexed[record.kind, _judge(record.settings), regions, labels] = record
+            indexed[record.kind, record.seed, _judge(record.settings), regions, labels] = record
         elif record.kind in ("localisation", "curves"):
-            indexed[record.kind, record.method, record.settings["explanation"]] = record
+            indexed[record.kind, record.seed, record.method, record.settings["explanation"]] = (
+                record
+            )
     found = []
     for (method, settings), explanations in by_method.items():
         explanations.sort(key=lambda r: r.seed)
         first = explanations[0]
         values: dict[str, float] = {"images": first.images, "seconds": first.seconds}
         for kind in ("localisation", "curves"):
-            made = indexed.get((kind, method, digest(first.settings)))
+            made = indexed.get((kind, first.seed, method, digest(first.settings)))
             for key, value in (made.value if made else {}).items():
                 if not isinstance(value, list):
                     values[key] = float("nan") if value is None else value
@@ -155,7 +158,7 @@ def _facts_of(
             labels = tuple(sorted(top_regions(scores[0], top, signed=signed)))
             where = (first.settings["regions"], labels)
             for judge, (name, options) in judges.items():
-                values |= _attacked(indexed, judge, where, name, options, top)
+                values |= _attacked(indexed, (first.seed, judge, *where), name, options, top)
         values["short"] = float(len(top_regions(scores[0], max(TOPS), signed=signed)) < max(TOPS))
         values["spearman"] = mean_over_pairs(scores, spearman)
         tops = [top_regions(s, 3, signed=signed) for s in scores]
@@ -167,14 +170,13 @@ def _facts_of(
 
 def _attacked(
     indexed: dict[tuple[Any, ...], Record],
-    judge: str,
-    where: tuple[str, tuple[int, ...]],
+    where: tuple[Any, ...],
     name: str,
     options: dict[str, Any],
     top: int,
 ) -> dict[str, float]:
     """What one judge found of one method's top regions, where it was asked."""
-    attack = indexed.get(("attack", judge, *where))
+    attack = indexed.get(("attack", *where))
     if attack is None:
         return {}
     value = attack.value
@@ -186,7 +188,7 @@ def _attacked(
         f"{name}_accuracy_{top}": float(value["correct"]),
         f"{name}_sufficiency_{top}": sufficiency(value["score_before"], value["score_after"]),
     }
-    radius = indexed.get(("radius", judge, *where))
+    radius = indexed.get(("radius", *where))
     if radius is not None:
         radii = radius.settings["radii"]
         smallest = radius.value["smallest"]
