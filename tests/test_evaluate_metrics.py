@@ -147,7 +147,7 @@ def test_an_attack_on_no_regions_costs_nothing_and_changes_nothing() -> None:
     assert images_to_flip(True, 163, 4051) == 163
 
 
-@pytest.mark.parametrize("attack", [Nes(steps=6, pairs=4), Square(queries=60, share=1.0)])
+@pytest.mark.parametrize("attack", [Nes(steps=6, pairs=4), Square(queries=600, share=1.0)])
 def test_only_the_regions_move_and_the_verdict_is_of_the_last_image(attack: Nes | Square) -> None:
     """A linear game over all pixels; what was asked is kept, so the verdict can be recomputed."""
     frame = random_frame(SIZE, 3)
