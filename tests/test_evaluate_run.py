@@ -352,12 +352,14 @@ def test_tables_hold_the_means_of_their_facts(whole: Ledger) -> None:
     made = {table.title: table for table in tables(facts)}
     assert list(made)[:3] == ["Pictures", "Images to flip (nes)", "Accuracy over radii (nes)"]
     flips = made["Images to flip (nes)"]
-    assert [row[0] for row in flips.rows] == [*METHODS, "random", "gaussian", "face-parts"]
+    every = [*METHODS, "random", "gaussian", "face-parts"]
+    assert [row[:2] for row in flips.rows] == [[g, m] for g in ("all", "a", "b") for m in every]
     for row in flips.rows:
-        values = [f.values["nes_to_flip_1"] for f in facts.of(str(row[0]))]
+        mine = facts.of(str(row[1]), None if row[0] == "all" else str(row[0]))
+        values = [f.values["nes_to_flip_1"] for f in mine]
         cell: Any = row[flips.columns.index("images, top-1")]
         assert cell.mean == pytest.approx(np.mean(values))
-        assert cell.count == 4
+        assert cell.count == (4 if row[0] == "all" else 2)
         assert cell.low <= cell.mean <= cell.high
     paper = made["Accuracy and sufficiency (nes)"]
     assert {row[0] for row in paper.rows} == {"a", "b", "all"}
@@ -395,13 +397,13 @@ def test_the_command_and_its_tables(folder: Path, tmp_path: Path) -> None:
     options = ("--suite", "localisation", "--samples", "70", "--device", "cpu")
     text, errors = command(*base, *options)
     assert "## Localisation" in text
-    assert "| lime | 4 |" in text
+    assert "| all | lime | 4 |" in text
     assert "images asked" in errors
     assert command("table", out)[0] == text
     rows = list(csv.reader(io.StringIO(command("table", out, "--format", "csv")[0])))
     assert rows[0][:3] == ["table", "group", "pictures"]
-    means = {row[1]: row for row in rows if row and row[0] == "Localisation"}
-    assert float(means["gaussian"][3]) > 0
+    means = {row[2]: row for row in rows if row and row[:2] == ["Localisation", "all"]}
+    assert float(means["gaussian"][4]) > 0
     page = command("table", out, "-f", "html")[0]
     assert page.count("<table>") == page.count("</table>") >= 3
     assert "http" not in page

@@ -122,11 +122,11 @@ def test_facts_of_known_records(two: tuple[Path, Path]) -> None:
     with Ledger(two[0]) as ledger:
         made = {t.title: t for t in tables(gather(ledger, "d"))}
     [row] = made["Images to flip (nes)"].rows
-    mean: Any = row[2]
+    mean: Any = row[3]
     assert mean.mean == pytest.approx((4 + 5 + NES.images()) / 3)  # the third failed: all of it
-    heads = ["method", "pictures", "images, top-1", "flipped, top-1"]
+    heads = ["group", "method", "pictures", "images, top-1", "flipped, top-1"]
     assert made["Images to flip (nes)"].columns == heads
-    area: Any = made["Accuracy over radii (nes)"].rows[0][2]
+    area: Any = made["Accuracy over radii (nes)"].rows[0][3]
     assert area.mean == pytest.approx((0.75 + 0.75 + 1) / 3)
     paper: Any = made["Accuracy and sufficiency (nes)"].rows[0]
     assert [cell.mean for cell in paper[2:4]] == pytest.approx([1 / 3, 0.2])

@@ -75,7 +75,7 @@ def _flips(facts: Facts, judge: str) -> Table:
     )
     metrics = [f"{judge}_to_flip_{top}" for top in TOPS] + [f"{judge}_flipped_{t}" for t in TOPS]
     columns = [f"images, top-{top}" for top in TOPS] + [f"flipped, top-{top}" for top in TOPS]
-    return _by_method(facts, f"Images to flip ({judge})", metrics, columns, note)
+    return _by_method(facts, f"Images to flip ({judge})", metrics, columns, note, grouped=True)
 
 
 def _radii(facts: Facts, judge: str) -> Table:
@@ -85,7 +85,7 @@ def _radii(facts: Facts, judge: str) -> Table:
     )
     metrics = [f"{judge}_area_{top}" for top in TOPS]
     columns = [f"area, top-{top}" for top in TOPS]
-    return _by_method(facts, f"Accuracy over radii ({judge})", metrics, columns, note)
+    return _by_method(facts, f"Accuracy over radii ({judge})", metrics, columns, note, grouped=True)
 
 
 def _paper(facts: Facts, judge: str) -> Table:
@@ -98,8 +98,7 @@ def _paper(facts: Facts, judge: str) -> Table:
     metrics = [f"{judge}_accuracy_{t}" for t in TOPS] + [f"{judge}_sufficiency_{t}" for t in TOPS]
     columns = [f"accuracy, top-{top}" for top in TOPS] + [f"sufficiency, top-{top}" for top in TOPS]
     rows: list[list[Cell]] = []
-    groups = [g for g in facts.groups if any(fact.group == g for fact in facts.facts)]
-    for group in (*(groups if len(groups) > 1 else ()), OVERALL):
+    for group in _groups(facts):
         for method in facts.methods:
             mine = facts.of(method, None if group == OVERALL else group)
             found = [estimate(mine, metric) for metric in metrics]
@@ -126,7 +125,8 @@ def _localisation(facts: Facts) -> Table:
         "overlap",
     ]
     columns = ["energy", "above", *(f"precision, top-{top}" for top in TOPS), "pointing", "overlap"]
-    return _by_method(facts, "Localisation", [*metrics, "area"], [*columns, "area of mask"], note)
+    metrics, columns = [*metrics, "area"], [*columns, "area of mask"]
+    return _by_method(facts, "Localisation", metrics, columns, note, grouped=True)
 
 
 def _curves(facts: Facts) -> Table:
@@ -155,16 +155,31 @@ def _cost(facts: Facts) -> Table:
 
 
 def _by_method(
-    facts: Facts, title: str, metrics: Sequence[str], columns: Sequence[str], note: str
+    facts: Facts,
+    title: str,
+    metrics: Sequence[str],
+    columns: Sequence[str],
+    note: str,
+    *,
+    grouped: bool = False,
 ) -> Table:
-    """A row for each method that has any of the metrics; columns that nobody has are left out."""
+    """A row for each method that has any of the metrics, over all pictures or `grouped` too."""
     rows: list[list[Cell]] = []
-    for method in facts.methods:
-        mine = facts.of(method)
-        found = [estimate(mine, metric) for metric in metrics]
-        if any(e.count for e in found):
-            rows.append([method, max(e.count for e in found), *found])
-    return _without_empty(Table(title, ["method", "pictures", *columns], rows, note))
+    for group in _groups(facts) if grouped else (OVERALL,):
+        for method in facts.methods:
+            mine = facts.of(method, None if group == OVERALL else group)
+            found = [estimate(mine, metric) for metric in metrics]
+            count = max(e.count for e in found)
+            if count:
+                rows.append([*((group,) if grouped else ()), method, count, *found])
+    heads = ["group", "method"] if grouped else ["method"]
+    return _without_empty(Table(title, [*heads, "pictures", *columns], rows, note))
+
+
+def _groups(facts: Facts) -> tuple[str, ...]:
+    """All pictures first, then the groups that have any, where there is more than one."""
+    groups = [g for g in facts.groups if any(fact.group == g for fact in facts.facts)]
+    return (OVERALL, *(groups if len(groups) > 1 else ()))
 
 
 def _without_empty(table: Table) -> Table:
