@@ -21,7 +21,7 @@ pytestmark = pytest.mark.shared_data
 
 @pytest.fixture(scope="module")
 def meso4() -> Iterator[Detector]:
-    from conftest import SHARED
+    from outside import SHARED
 
     with load_detector(SHARED / "detectors" / "meso4_df.onnx", device="cpu") as detector:
         yield detector
