@@ -12,8 +12,19 @@ from typer.core import TyperGroup
 from ..errors import WhyfakeError
 
 
+_ORDER = (
+    *("explain", "demo", "video", "report", "methods", "inspect", "export", "build", "doctor"),
+    *("evaluate", "table", "plot", "compare", "merge"),
+)
+"""Commands as `whyfake --help` lists them: what most people want first."""
+
+
 class _Group(TyperGroup):
     """Turns errors into one line on stderr and an exit code: 1 for the input, 2 for usage."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
 
     def invoke(self, ctx: Any) -> Any:
         try:
