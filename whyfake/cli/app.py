@@ -11,7 +11,6 @@ from typer.core import TyperGroup
 
 from ..errors import WhyfakeError
 
-
 _ORDER = (
     *("explain", "demo", "video", "report", "methods", "inspect", "export", "build", "doctor"),
     *("evaluate", "table", "plot", "compare", "merge"),
