@@ -49,7 +49,9 @@ class Explanation:
 
     `images` is every picture shown to the detector for this explanation, by purpose in
     `image_counts`. `seconds` is this explanation's share of the run's wall-clock time. `notes` says
-    in words what a reader must know (not flipped, nothing to flip).
+    in words what a reader must know (not flipped, nothing to flip). `confidence` is the chance that
+    as many new questions put the same regions first (`settings` says how many), None where it was
+    not estimated.
     """
 
     source: str
@@ -75,6 +77,7 @@ class Explanation:
     detector: Mapping[str, str]
     versions: Mapping[str, str]
     notes: tuple[str, ...] = field(default=())
+    confidence: float | None = None
 
     @property
     def regions(self) -> list[dict[str, Any]]:

@@ -223,6 +223,7 @@ def _explanation(
         },
         versions=_versions(),
         notes=_notes(state, method, baseline, adversary),
+        confidence=attribution.confidence,
     )
 
 

@@ -48,11 +48,13 @@ class Target:
 class Attribution:
     """An explainer's result: `heatmap` (h, w) float32, and scores per region where it has them.
 
-    `region_scores` (R,) float64 is None where the method works on a grid of its own.
+    `region_scores` (R,) float64 is None where the method works on a grid of its own. `confidence`:
+    the chance that as many new questions put the same regions first; None where not estimated.
     """
 
     heatmap: FloatArray
     region_scores: NDArray[np.float64] | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +98,13 @@ def check(ok: bool, owner: str, wanted: str, got: Any) -> None:
 
 def check_score(owner: str, score: str) -> None:
     """Raise UsageError unless `score` names a score that explainers can explain."""
-    if score not in SCORES:
-        raise UsageError(f"{owner}: {unknown('score', score, SCORES)}")
+    check_choice(owner, "score", score, SCORES)
+
+
+def check_choice(owner: str, name: str, got: str, known: Sequence[str]) -> None:
+    """Raise UsageError unless option `name` is one of `known`."""
+    if got not in known:
+        raise UsageError(f"{owner}: {unknown(name, got, known)}")
 
 
 def options(item: Any) -> dict[str, Any]:

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..perturbation import FloatArray, GridMix, bilinear_matrix, cell_size
-from .base import Asking, Attribution, Scene, Score, Target, check, check_score, chunks
+from .base import (
+    CHUNK,
+    Asking,
+    Attribution,
+    LabelMap,
+    Scene,
+    Score,
+    Target,
+    check,
+    check_choice,
+    check_score,
+    region_means,
+)
+from .designs import fold_over, regroup
+from .stopping import Measured, Watch, check_stops, pieces
+
+Sampling = Literal["random", "paired", "stratified"]
+SAMPLINGS: tuple[str, ...] = ("random", "paired", "stratified")
 
 
 @dataclass(frozen=True)
@@ -18,8 +36,12 @@ class Rise:
     """Random coarse masks, upsampled and shifted; saliency Σ score·mask / Σ mask per pixel.
 
     masks: copies; grid: cells a side before upsampling; p: the probability that a cell is visible;
-    debiased: subtract the mean score, so that a pixel that does not matter is about zero. Costs
-    `masks` images.
+    debiased: subtract the mean score, so that a pixel that does not matter is about zero; sampling:
+    `random`, mask by mask; `paired`, each with its complement under the same shift; `stratified`,
+    pairs in blocks in which every cell and every two cells are seen equally often, and shifts lie
+    evenly. Each mask alone is distributed as a random one, so the expectation is the same; for p
+    other than ½ a cell's complement is visible where u > 1 − p, with u < p for the cell. Costs
+    `masks` images, or less: see `stopping` for confidence, top, least.
     """
 
     masks: int = 4000
@@ -27,6 +49,10 @@ class Rise:
     p: float = 0.5
     debiased: bool = False
     score: Score = "probability"
+    sampling: Sampling = "random"
+    confidence: float = 0.0
+    top: int = 3
+    least: int = 128
 
     name: ClassVar[str] = "rise"
     baseline: ClassVar[str] = "zero"
@@ -36,9 +62,11 @@ class Rise:
         check(self.grid >= 1, "RISE", "grid must be 1 or more", self.grid)
         check(0 < self.p < 1, "RISE", "p must lie in (0, 1)", self.p)
         check_score("RISE", self.score)
+        check_choice("RISE", "sampling", self.sampling, SAMPLINGS)
+        check_stops("RISE", self)
 
     def images(self) -> int:
-        """The images it asks for."""
+        """The most images it asks for."""
         return self.masks
 
     def with_budget(self, images: int) -> Rise:
@@ -48,26 +76,113 @@ class Rise:
     def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:
         """A coroutine: the saliency of each pixel."""
         height, width = frame.shape[1:]
-        cells = [cell_size(self.grid, side) for side in (height, width)]
         weighted = MaskSum(self.grid, height, width)
         plain = MaskSum(self.grid, height, width)
-        total = 0.0
-        for start, stop in chunks(self.masks):
-            count = stop - start
-            visible = scene.rng.random((count, self.grid, self.grid), np.float32) < self.p
-            shifts = scene.rng.integers(0, cells, (count, 2))
-            batch = GridMix(visible.view(np.uint8), shifts, scene.baseline)
+        watch = Watch(self, self.masks, scene.rng)
+        seen = RegionShares(self.grid, scene.regions) if watch.looks else None
+        kept: list[NDArray[np.float64]] = []
+        total, asked = 0.0, 0
+        parts = pieces(self.masks, watch.looks)
+        blocks = self._masks((height, width), scene.rng)
+        drawn = regroup(blocks, [stop - start for start, stop in parts])
+        for (_, asked), (visible, shifts) in zip(parts, drawn, strict=True):
+            batch = GridMix(visible, shifts, scene.baseline)
             scores = target.score((yield batch), self.score)
             weighted.add(batch, scores)
-            plain.add(batch, np.ones(count))
+            plain.add(batch, np.ones(len(batch)))
             total += float(scores.sum())
-        mask = plain.result()
+            if seen is not None:
+                seen.add(batch)
+                kept.append(scores)
+                if watch.due(asked) and watch.enough(self._measured(weighted, plain, seen, kept)):
+                    break
         # a pixel that no mask ever showed says nothing: it gets the mean score
-        mean = total / self.masks
-        saliency = np.divide(
-            weighted.result(), mask, out=np.full_like(mask, mean), where=mask > 1e-9
-        )
-        return Attribution((saliency - mean if self.debiased else saliency).astype(np.float32))
+        mean = total / asked
+        saliency = _ratio(weighted, plain, mean)
+        heat = (saliency - mean if self.debiased else saliency).astype(np.float32)
+        return Attribution(heat, confidence=watch.confidence)
+
+    def _masks(
+        self, size: tuple[int, int], rng: np.random.Generator
+    ) -> Iterator[tuple[NDArray[Any], ...]]:
+        """Blocks without end of which cells are visible (n, grid, grid), and of shifts (n, 2)."""
+        cells = [cell_size(self.grid, side) for side in size]
+        start, form = 0, (self.grid, self.grid)
+        while self.sampling == "random":
+            count = min(CHUNK, max(self.masks - start, 1))
+            start += count
+            visible = rng.random((count, *form), np.float32) < self.p
+            yield visible.view(np.uint8), rng.integers(0, cells, (count, 2))
+        while True:
+            if self.sampling == "paired":
+                uniform = rng.random((CHUNK // 2, self.grid**2))
+                evenly = rng.random((len(uniform), 2))
+            else:
+                half = fold_over(self.grid**2, rng)[::2]  # 1: u lies in the lower half
+                uniform = (1 - half + rng.random(half.shape)) / 2
+                strata = np.stack([rng.permutation(len(half)) for _ in cells], axis=1)
+                evenly = (strata + rng.random(strata.shape)) / len(half)
+            pairs = np.stack([uniform < self.p, 1 - uniform < self.p], axis=1)
+            shifts = np.repeat((evenly * cells).astype(np.intp), 2, axis=0)
+            yield pairs.reshape(-1, *form).view(np.uint8), shifts
+
+    def _measured(
+        self, weighted: MaskSum, plain: MaskSum, seen: RegionShares, kept: list[NDArray[np.float64]]
+    ) -> Measured:
+        """Mean heat of the regions, how each mask (or pair) moves it, degrees of freedom."""
+        scores = np.concatenate(kept)
+        mean = float(scores.mean())
+        heat = region_means(_ratio(weighted, plain, mean).astype(np.float32), seen.regions)
+        shares = seen.shares()
+        # of Σ score·share / Σ share, the linear part: as the region's pixels are seen together
+        ratios = scores @ shares / shares.sum(axis=0)
+        moves = shares * (scores[:, None] - ratios) / shares.sum(axis=0)
+        if self.sampling != "random":
+            moves = np.add.reduceat(moves, range(0, len(moves), 2))
+        return heat, moves, len(moves) - 1
+
+
+def _ratio(weighted: MaskSum, plain: MaskSum, otherwise: float) -> NDArray[np.float64]:
+    """Σ score·mask / Σ mask per pixel (h, w)."""
+    mask = plain.result()
+    return np.divide(weighted.result(), mask, out=np.full_like(mask, otherwise), where=mask > 1e-9)
+
+
+class RegionShares:
+    """How much of each region every mask shows, without making any mask.
+
+    The mean of a mask over a region is linear in its cells; the weights depend on the shift down,
+    of which there are few. Keeps a number a mask and region, and 4·shifts·grid·w·R bytes.
+    """
+
+    def __init__(self, grid: int, regions: LabelMap) -> None:
+        self.regions = regions
+        height, width = regions.shape
+        count, steps = int(regions.max()) + 1, cell_size(grid, height)
+        down = bilinear_matrix(grid, height)
+        self._across = bilinear_matrix(grid, width).T.copy()
+        at = (regions * width + np.arange(width)).ravel()
+        areas = np.bincount(regions.ravel())
+        self._weights = np.empty((steps, count, grid * width), np.float32)
+        for dy in range(steps):
+            for cell in range(grid):
+                rows = np.repeat(down[dy : dy + height, cell], width)
+                sums = np.bincount(at, rows, count * width).reshape(count, width)
+                self._weights[dy, :, cell * width : (cell + 1) * width] = sums / areas[:, None]
+        self._shares: list[NDArray[np.float32]] = []
+
+    def add(self, batch: GridMix) -> None:
+        """Take in the masks of a batch."""
+        width = self.regions.shape[1]
+        shares = np.empty((len(batch), self._weights.shape[1]), np.float32)
+        for row, (grid, (dy, dx)) in enumerate(zip(batch.grids, batch.shifts, strict=True)):
+            wide = grid.astype(np.float32) @ self._across[:, dx : dx + width]
+            shares[row] = self._weights[dy] @ wide.ravel()
+        self._shares.append(shares)
+
+    def shares(self) -> NDArray[np.float64]:
+        """The mean of each mask over each region (N, R)."""
+        return np.concatenate(self._shares).astype(np.float64)
 
 
 class MaskSum:

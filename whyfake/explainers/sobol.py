@@ -10,8 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..perturbation import FloatArray, RegionMix
-from .base import Asking, Attribution, Scene, Score, Target, check, check_score, chunks
+from .base import (
+    Asking,
+    Attribution,
+    LabelMap,
+    Scene,
+    Score,
+    Target,
+    check,
+    check_score,
+    chunks,
+    region_means,
+)
 from .regions import grid
+from .stopping import Measured, Watch, check_stops
 
 
 @dataclass(frozen=True)
@@ -20,12 +32,19 @@ class Sobol:
 
     grid: cells a side; design: rows n of the two base designs A and B, taken from an unscrambled
     Sobol' sequence (powers of two are balanced). The design has n·(grid² + 2) rows, many of them
-    equal; each distinct row is asked once: 1,722 images for the default 2,112 rows.
+    equal; each distinct row is asked once: 1,722 images for the default 2,112 rows. scramble: draw
+    the sequence with Owen's scrambling from the seed, so that no cell is treated worse than others
+    by design, and leave out the n rows of B that no index needs: n·(grid² + 1) images. May ask
+    less: see `stopping` for confidence, top, least; it looks after 4, 8, 16 … of the n rows.
     """
 
     grid: int = 8
     design: int = 32
     score: Score = "probability"
+    scramble: bool = False
+    confidence: float = 0.0
+    top: int = 3
+    least: int = 128
 
     name: ClassVar[str] = "sobol"
     baseline: ClassVar[str] = "zero"
@@ -34,36 +53,82 @@ class Sobol:
         check(1 <= self.grid <= 100, "SOBOL", "grid must lie in 1 … 100", self.grid)
         check(self.design >= 2, "SOBOL", "design must be 2 or more", self.design)
         check_score("SOBOL", self.score)
+        check_stops("SOBOL", self)
 
     def images(self) -> int:
-        """The images it asks for: the distinct rows of the design."""
+        """The most images it asks for: the distinct rows of the design."""
+        if self.scramble:
+            return self.design * (self.grid**2 + 1)
         return len(np.unique(jansen_rows(*base_designs(self.grid**2, self.design)), axis=0))
 
     def with_budget(self, images: int) -> Sobol:
         """SOBOL with the largest design whose rows, duplicates included, fit; at least two rows."""
-        return dataclasses.replace(self, design=max(2, images // (self.grid**2 + 2)))
+        each = self.grid**2 + (1 if self.scramble else 2)
+        return dataclasses.replace(self, design=max(2, images // each))
 
     def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:
         """A coroutine: the total-order index of each cell, painted on the cells."""
         cells = grid(frame.shape[1], frame.shape[2], self.grid)
-        rows = jansen_rows(*base_designs(self.grid**2, self.design))
+        rng = scene.rng if self.scramble else None
+        rows = jansen_rows(*base_designs(self.grid**2, self.design, rng))
         distinct, where = np.unique(rows, axis=0, return_inverse=True)
-        scores = np.empty(len(distinct))
-        for start, stop in chunks(len(distinct)):
-            answer = yield RegionMix(distinct[start:stop], cells, scene.baseline)
-            scores[start:stop] = target.score(answer, self.score)
-        indices = jansen_total_order(scores[where.ravel()], self.design)
-        return Attribution(indices.astype(np.float32)[cells])
+        # by row of the design: of A, of B, of A with each column of B
+        where = where.reshape(-1, self.design)
+        scores = np.full(len(distinct), np.nan)
+        watch = Watch(self, self.images(), scene.rng)
+        used = 0
+        for used in self._stages(bool(watch.looks)):
+            wanted = np.delete(where, 1, axis=0) if self.scramble else where
+            new = np.unique(wanted[:, :used])
+            new = new[np.isnan(scores[new])]
+            for start, stop in chunks(len(new)):
+                part = new[start:stop]
+                answer = yield RegionMix(distinct[part], cells, scene.baseline)
+                scores[part] = target.score(answer, self.score)
+            asked = int(np.isfinite(scores).sum())
+            if watch.due(asked, last=used == self.design) and watch.enough(
+                _measured(scores[where[:, :used]], cells, scene.regions)
+            ):
+                break
+        indices = jansen_total_order(scores[where[:, :used]].ravel(), used)
+        heat = indices.astype(np.float32)[cells]
+        return Attribution(heat, confidence=watch.confidence)
+
+    def _stages(self, looking: bool) -> list[int]:
+        """After how many rows of the design to look: all of them, unless looking earlier."""
+        sizes = [2**k for k in range(2, 32) if 2**k < self.design] if looking else []
+        return [*sizes, self.design]
 
 
-def base_designs(inputs: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Two designs A and B (count, inputs) in [0, 1): the halves of one Sobol' sequence."""
+def _measured(scores: NDArray[np.float64], cells: LabelMap, regions: LabelMap) -> Measured:
+    """Mean index of the regions, how each row of the design moves it, degrees of freedom.
+
+    `scores` (2 + inputs, rows): of A, of B, of A with each column of B. All indices are measured in
+    the same variance, which moves no rank.
+    """
+    squares = (scores[0] - scores[2:]) ** 2
+    inputs, count = squares.shape
+    overlap = np.stack(
+        [region_means((cells == i).astype(np.float32), regions) for i in range(inputs)]
+    )
+    each = squares.T @ overlap
+    mean = each.mean(axis=0)
+    return mean, (each - mean) / count * np.sqrt(count / (count - 1)), count - 1
+
+
+def base_designs(
+    inputs: int, count: int, rng: np.random.Generator | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Two designs A and B (count, inputs) in [0, 1]: the halves of one Sobol' sequence.
+
+    Scrambled by Owen's method as `rng` draws, where there is one.
+    """
     from scipy.stats import qmc
 
+    # SciPy before 1.15 called the generator `seed`, which later ones still take
+    sequence = qmc.Sobol(2 * inputs, scramble=rng is not None, seed=rng)
     # in whole powers of two, for which the sequence is balanced (SciPy warns otherwise)
-    points: NDArray[Any] = qmc.Sobol(2 * inputs, scramble=False).random_base2(
-        int(np.ceil(np.log2(count)))
-    )
+    points: NDArray[Any] = sequence.random_base2(int(np.ceil(np.log2(count))))
     halves: NDArray[np.float32] = points[:count].astype(np.float32)
     return halves[:, :inputs], halves[:, inputs:]
 
