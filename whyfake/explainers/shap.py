@@ -5,13 +5,32 @@ from __future__ import annotations
 import dataclasses
 import heapq
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..perturbation import FloatArray, RegionMix
-from .base import Asking, Attribution, Scene, Score, Target, check, check_score
+from .base import (
+    Asking,
+    Attribution,
+    LabelMap,
+    Scene,
+    Score,
+    Target,
+    check,
+    check_choice,
+    check_score,
+    region_means,
+)
+from .partition import Part, Tree
+from .stopping import Measured, Watch, check_stops
+
+Contexts = Literal["all", "paired"]
+CONTEXTS: tuple[str, ...] = ("all", "paired")
+
+Group = list[Part]
+"""A node in the contexts in which it is split together: one, or one for each order of the parts."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +38,23 @@ class Shap:
     """Owen values of image parts, refined where the score changes most, within a budget.
 
     samples: the most images, both ends (all visible, all hidden) included; nodes_per_round: how
-    many nodes are split before the order of splitting is looked at again; two images a node.
+    many nodes are split before the order of splitting is looked at again. contexts: `all`, every
+    combination of what else is visible, which double with each halving: two images for each; or
+    `paired`, `pairs` random orders of the parts and their reverses, so that a halving costs 2·pairs
+    images however fine (antithetic permutations, Mitchell et al. 2022, inside the hierarchy): the
+    same expectation, and exact where parts interact by twos. May ask less: see `stopping` for
+    confidence, top, least; here the doubt is how the credit of unsplit parts lies inside them, and
+    how pairs differ.
     """
 
     samples: int = 2000
     nodes_per_round: int = 32
     score: Score = "probability"
+    contexts: Contexts = "all"
+    pairs: int = 4
+    confidence: float = 0.0
+    top: int = 3
+    least: int = 128
 
     name: ClassVar[str] = "shap"
     baseline: ClassVar[str] = "blur"
@@ -37,7 +67,10 @@ class Shap:
             "nodes_per_round must be 1 or more",
             self.nodes_per_round,
         )
+        check(self.pairs >= 1, "SHAP", "pairs must be 1 or more", self.pairs)
         check_score("SHAP", self.score)
+        check_choice("SHAP", "contexts", self.contexts, CONTEXTS)
+        check_stops("SHAP", self)
 
     def images(self) -> int:
         """The most images it asks for."""
@@ -49,167 +82,193 @@ class Shap:
 
     def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:
         """A coroutine: each pixel's share of the score's rise from baseline to frame."""
-        tree = _Tree(frame.shape[1], frame.shape[2])
+        tree = Tree(frame.shape[1], frame.shape[2])
         ends = np.array([[0], [1]], np.uint8)
         answer = yield RegionMix(ends, tree.labels(), scene.baseline)
         f00, f11 = target.score(answer, self.score)
+        splitter: _All | _Paired = (
+            _All() if self.contexts == "all" else _Paired(self.pairs, scene.rng)
+        )
+        root = Part(0, np.packbits(ends[0]), 1, f00, f11, 1.0)
         queue = _Queue(scene.rng)
-        queue.push(_Part(0, np.packbits(ends[0]), 1, f00, f11, 1.0))
-        asked = 2
-        while queue and self.samples - asked >= 2:
-            parts: list[_Part] = []
-            while queue and len(parts) < min(self.nodes_per_round, (self.samples - asked) // 2):
-                part = queue.pop()
-                if tree.split(part.node):
-                    parts.append(part)
+        queue.push(splitter.begin(root))
+        watch, unevenness = Watch(self, self.samples, scene.rng), _Unevenness()
+        asked, cost = 2, splitter.cost
+        while queue and self.samples - asked >= cost:
+            groups: list[Group] = []
+            while queue and len(groups) < min(self.nodes_per_round, (self.samples - asked) // cost):
+                group = queue.pop()
+                if tree.split(group[0].node):
+                    groups.append(group)
                 else:
-                    tree.credit[part.node] += part.gain
-            if not parts:
+                    for part in group:
+                        tree.credit[part.node] += part.gain
+            if not groups:
                 continue
-            codes = np.concatenate([tree.halves(part) for part in parts])
+            codes = np.concatenate([splitter.codes(tree, group) for group in groups])
             answer = yield RegionMix(codes, tree.labels(), scene.baseline)
             asked += len(codes)
             scores = target.score(answer, self.score)
-            for index, part in enumerate(parts):
-                own = slice(2 * index, 2 * index + 2)
-                for child in _children(tree, part, codes[own], scores[own]):
+            for index, group in enumerate(groups):
+                own = slice(cost * index, cost * (index + 1))
+                children = splitter.children(tree, group, codes[own], scores[own])
+                unevenness.add(tree, group, children)
+                for child in children:
                     queue.push(child)
-        while queue:  # the budget is spent: what is left goes evenly to each part's pixels
-            part = queue.pop()
-            tree.credit[part.node] += part.gain
-        return Attribution(tree.heatmap())
+            last = not queue or self.samples - asked < cost
+            if watch.due(asked, last=last) and watch.enough(
+                _measured(tree, queue.groups(), unevenness, scene.regions), doubled=False
+            ):
+                break
+        # what is left goes evenly to each part's pixels
+        left = [part for group in queue.drained() for part in group]
+        return Attribution(tree.heatmap(left), confidence=watch.confidence)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Part:
-    """A node in a context: which of `blocks` blocks are visible around it, a bit each (there are
-    many parts), and the scores without and with the node.
+class _All:
+    """Splits a part in one context: each half without and with the other, at half its weight."""
+
+    cost = 2
+
+    def begin(self, root: Part) -> Group:
+        return [root]
+
+    def codes(self, tree: Tree, group: Group) -> NDArray[np.uint8]:
+        return tree.halves(group[0])
+
+    def children(
+        self, tree: Tree, group: Group, codes: NDArray[np.uint8], scores: NDArray[np.float64]
+    ) -> list[Group]:
+        [part] = group
+        left, right = tree.children[part.node]
+        f10, f01 = scores
+        half = part.weight / 2
+        around, blocks = np.packbits(tree.widen(part)), codes.shape[1]
+        with_left, with_right = np.packbits(codes, axis=1)
+        return [
+            [Part(left, around, blocks, part.f_without, f10, half)],
+            [Part(right, around, blocks, part.f_without, f01, half)],
+            [Part(left, with_right, blocks, f01, part.f_with, half)],
+            [Part(right, with_left, blocks, f10, part.f_with, half)],
+        ]
+
+
+class _Paired:
+    """Splits a part in 2·pairs contexts, each of an order of the parts; every second order is the
+    reverse of the one before it.
+
+    One image an order: the half that comes first, then, with it, the other.
     """
 
-    node: int
-    visible: NDArray[np.uint8]
-    blocks: int
-    f_without: float
-    f_with: float
-    weight: float
+    def __init__(self, pairs: int, rng: np.random.Generator) -> None:
+        self.cost = 2 * pairs
+        self._rng = rng
+
+    def begin(self, root: Part) -> Group:
+        return [dataclasses.replace(root, weight=root.weight / self.cost)] * self.cost
+
+    def codes(self, tree: Tree, group: Group) -> NDArray[np.uint8]:
+        firsts = self._rng.integers(0, 2, self.cost // 2)
+        both = np.stack([firsts, 1 - firsts], axis=1).ravel()
+        return np.stack([tree.halves(part)[first] for part, first in zip(group, both, strict=True)])
+
+    def children(
+        self, tree: Tree, group: Group, codes: NDArray[np.uint8], scores: NDArray[np.float64]
+    ) -> list[Group]:
+        halves: list[Group] = [[], []]
+        blocks = codes.shape[1]
+        for part, row, score in zip(group, codes, scores, strict=True):
+            around = tree.widen(part)
+            left = row[tree.halves(part)[0] > around].all()  # the half that this order shows first
+            first, second = tree.children[part.node] if left else tree.children[part.node][::-1]
+            before = Part(first, np.packbits(around), blocks, part.f_without, score, part.weight)
+            after = Part(second, np.packbits(row), blocks, score, part.f_with, part.weight)
+            for child in (before, after):
+                halves[tree.children[part.node].index(child.node)].append(child)
+        return halves
+
+
+class _Unevenness:
+    """How unevenly credit lies in the halves of a part, by all splits so far (root mean square of
+    half the difference, over the credit).
+    """
+
+    def __init__(self) -> None:
+        self._differences = 0.0
+        self._credits = 0.0
+
+    def add(self, tree: Tree, group: Group, children: list[Group]) -> None:
+        left, right = tree.children[group[0].node]
+        sums = dict.fromkeys((left, right), 0.0)
+        for part in (part for child in children for part in child):
+            sums[part.node] += part.gain
+        self._differences += ((sums[left] - sums[right]) / 2) ** 2
+        self._credits += sum(abs(part.gain) for part in group) ** 2
 
     @property
-    def gain(self) -> float:
-        return (self.f_with - self.f_without) * self.weight
+    def value(self) -> float:
+        return float(np.sqrt(self._differences / self._credits)) if self._credits else 0.0
 
 
-def _children(
-    tree: _Tree, part: _Part, codes: NDArray[np.uint8], scores: NDArray[np.float64]
-) -> list[_Part]:
-    """Both halves of a part, each without and with the other half visible, at half its weight."""
-    left, right = tree.children[part.node]
-    f10, f01 = scores
-    half = part.weight / 2
-    around, blocks = np.packbits(tree.widen(part)), codes.shape[1]
-    with_left, with_right = np.packbits(codes, axis=1)
-    return [
-        _Part(left, around, blocks, part.f_without, f10, half),
-        _Part(right, around, blocks, part.f_without, f01, half),
-        _Part(left, with_right, blocks, f01, part.f_with, half),
-        _Part(right, with_left, blocks, f10, part.f_with, half),
+def _measured(
+    tree: Tree, groups: list[Group], unevenness: _Unevenness, regions: LabelMap
+) -> Measured:
+    """Mean heat of the regions, and what moves it: credit inside unsplit nodes, other orders.
+
+    All that is left to ask about a node may turn out to lie in one half of it, by as much as it did
+    in nodes that were split. Pairs of orders differ from one another like independent samples.
+    """
+    parts = [part for group in groups for part in group]
+    heat = region_means(tree.heatmap(parts), regions)
+    credit: dict[int, float] = {}
+    for part in parts:
+        credit[part.node] = credit.get(part.node, 0.0) + abs(part.gain)
+    areas = np.bincount(regions.ravel())
+    moves = [
+        unevenness.value * size * tree.transfer(node, regions) / areas
+        for node, size in credit.items()
     ]
+    orders = len(groups[0]) if groups else 1
+    degrees = max(len(moves), 1)
+    if orders > 1:
+        pairs = np.stack([
+            region_means(
+                tree.heatmap([part for g in groups for part in g[2 * k : 2 * k + 2]], bare=True),
+                regions,
+            )
+            for k in range(orders // 2)
+        ])  # fmt: skip
+        # each pair's estimate is (orders / 2)·its share of the heat; the mean's spread is theirs / √
+        spread = pairs - pairs.mean(axis=0)
+        scale = np.sqrt(len(pairs) / max(len(pairs) - 1, 1))
+        moves += list(spread * scale)
+        degrees = len(pairs) - 1
+    return heat, np.array(moves).reshape(-1, len(heat)), degrees
 
 
 class _Queue:
-    """Parts by the largest |gain|; ties in an order that the seed gives."""
+    """Groups of parts by the largest Σ|gain|; ties in an order that the seed gives."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._heap: list[tuple[float, float, int, _Part]] = []
+        self._heap: list[tuple[float, float, int, Group]] = []
         self._pushed = 0
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def push(self, part: _Part) -> None:
+    def push(self, group: Group) -> None:
         self._pushed += 1
-        heapq.heappush(self._heap, (-abs(part.gain), self._rng.random(), self._pushed, part))
+        size = sum(abs(part.gain) for part in group)
+        heapq.heappush(self._heap, (-size, self._rng.random(), self._pushed, group))
 
-    def pop(self) -> _Part:
+    def pop(self) -> Group:
         return heapq.heappop(self._heap)[-1]
 
+    def groups(self) -> list[Group]:
+        """All that wait, in no order."""
+        return [entry[-1] for entry in self._heap]
 
-class _Tree:
-    """Rectangles halved along their longer side (rows first in a square), split as needed.
-
-    Of an odd side the first half is the larger, as in package `shap`.
-
-    The finest rectangles so far are the blocks. When a block splits, its left half keeps its number
-    and its right half gets the next: an older context grows by copying, each new block from
-    the one that it was cut from.
-    """
-
-    def __init__(self, height: int, width: int) -> None:
-        self._boxes = [(0, height, 0, width)]
-        self._block_of = [0]  # the first block of a node
-        self._cut_from = [0]
-        self._origins: dict[int, NDArray[np.intp]] = {}
-        self._labels = np.zeros((height, width), np.int32)
-        self.children: dict[int, tuple[int, int]] = {}
-        self.credit = [0.0]
-
-    def labels(self) -> NDArray[np.int32]:
-        """The blocks as a label map (h, w) of its own."""
-        labels: NDArray[np.int32] = self._labels.copy()
-        return labels
-
-    def split(self, node: int) -> bool:
-        """Make sure that a node has children; False for a single pixel."""
-        if node in self.children:
-            return True
-        top, bottom, left, right = self._boxes[node]
-        if (bottom - top) * (right - left) == 1:
-            return False
-        if bottom - top >= right - left:
-            middle = top + (bottom - top + 1) // 2
-            halves = [(top, middle, left, right), (middle, bottom, left, right)]
-        else:
-            middle = left + (right - left + 1) // 2
-            halves = [(top, bottom, left, middle), (top, bottom, middle, right)]
-        block = self._block_of[node]
-        new = len(self._cut_from)
-        self._cut_from.append(block)
-        self._origins.clear()
-        y0, y1, x0, x1 = halves[1]
-        self._labels[y0:y1, x0:x1] = new
-        self.children[node] = (len(self._boxes), len(self._boxes) + 1)
-        self._boxes += halves
-        self._block_of += [block, new]
-        self.credit += [0.0, 0.0]
-        return True
-
-    def widen(self, part: _Part) -> NDArray[np.uint8]:
-        """A part's context, which is over the blocks of its time, over those of now."""
-        origin = self._origins.get(part.blocks)
-        if origin is None:
-            found = list(range(part.blocks))
-            for source in self._cut_from[part.blocks :]:
-                found.append(found[source])
-            origin = self._origins[part.blocks] = np.array(found)
-        return np.unpackbits(part.visible, count=part.blocks)[origin]
-
-    def halves(self, part: _Part) -> NDArray[np.uint8]:
-        """Codes (2, blocks): the part's context with its left half visible, with its right half."""
-        codes = np.repeat(self.widen(part)[None], 2, axis=0)
-        for row, child in enumerate(self.children[part.node]):
-            codes[row, self._blocks(child)] = 1
-        return codes
-
-    def _blocks(self, node: int) -> list[int]:
-        """All blocks inside a node."""
-        if node not in self.children:
-            return [self._block_of[node]]
-        left, right = self.children[node]
-        return self._blocks(left) + self._blocks(right)
-
-    def heatmap(self) -> FloatArray:
-        """Every node's credit spread evenly over its pixels (h, w)."""
-        heat = np.zeros(self._labels.shape)
-        for (top, bottom, left, right), credit in zip(self._boxes, self.credit, strict=True):
-            heat[top:bottom, left:right] += credit / ((bottom - top) * (right - left))
-        return heat.astype(np.float32)
+    def drained(self) -> list[Group]:
+        """All that wait, the largest first; none wait then."""
+        return [self.pop() for _ in range(len(self._heap))]

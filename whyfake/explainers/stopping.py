@@ -25,7 +25,7 @@ DRAWS = 2000
 """Draws behind a confidence: at .9, a standard error of .007."""
 GROWTH = 1.5
 """Each look comes after so many times the questions of the look before it."""
-LEAST_DEGREES = 6
+LEAST_DEGREES = 3
 """Fewer independent questions than this to judge by, and nothing is sure."""
 
 

@@ -1,0 +1,134 @@
+"""A frame cut in halves again and again: the tree that SHAP's Owen values are taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..perturbation import FloatArray
+from .base import LabelMap
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Part:
+    """A node in a context: which of `blocks` blocks are visible around it, a bit each (there are
+    many parts), and the scores without and with the node.
+    """
+
+    node: int
+    visible: NDArray[np.uint8]
+    blocks: int
+    f_without: float
+    f_with: float
+    weight: float
+
+    @property
+    def gain(self) -> float:
+        return (self.f_with - self.f_without) * self.weight
+
+
+class Tree:
+    """Rectangles halved along their longer side (rows first in a square), split as needed.
+
+    Of an odd side the first half is the larger, as in package `shap`.
+
+    The finest rectangles so far are the blocks. When a block splits, its left half keeps its number
+    and its right half gets the next: an older context grows by copying, each new block from
+    the one that it was cut from.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self._boxes = [(0, height, 0, width)]
+        self._block_of = [0]  # the first block of a node
+        self._cut_from = [0]
+        self._origins: dict[int, NDArray[np.intp]] = {}
+        self._labels = np.zeros((height, width), np.int32)
+        self.children: dict[int, tuple[int, int]] = {}
+        self.credit = [0.0]
+
+    def labels(self) -> NDArray[np.int32]:
+        """The blocks as a label map (h, w) of its own."""
+        labels: NDArray[np.int32] = self._labels.copy()
+        return labels
+
+    def split(self, node: int) -> bool:
+        """Make sure that a node has children; False for a single pixel."""
+        if node in self.children:
+            return True
+        top, bottom, left, right = self._boxes[node]
+        if (bottom - top) * (right - left) == 1:
+            return False
+        halves = _halves(self._boxes[node])
+        block = self._block_of[node]
+        new = len(self._cut_from)
+        self._cut_from.append(block)
+        self._origins.clear()
+        y0, y1, x0, x1 = halves[1]
+        self._labels[y0:y1, x0:x1] = new
+        self.children[node] = (len(self._boxes), len(self._boxes) + 1)
+        self._boxes += halves
+        self._block_of += [block, new]
+        self.credit += [0.0, 0.0]
+        return True
+
+    def widen(self, part: Part) -> NDArray[np.uint8]:
+        """A part's context, which is over the blocks of its time, over those of now."""
+        origin = self._origins.get(part.blocks)
+        if origin is None:
+            found = list(range(part.blocks))
+            for source in self._cut_from[part.blocks :]:
+                found.append(found[source])
+            origin = self._origins[part.blocks] = np.array(found)
+        return np.unpackbits(part.visible, count=part.blocks)[origin]
+
+    def halves(self, part: Part) -> NDArray[np.uint8]:
+        """Codes (2, blocks): the part's context with its left half visible, with its right half."""
+        codes = np.repeat(self.widen(part)[None], 2, axis=0)
+        for row, child in enumerate(self.children[part.node]):
+            codes[row, self._blocks(child)] = 1
+        return codes
+
+    def _blocks(self, node: int) -> list[int]:
+        """All blocks inside a node."""
+        if node not in self.children:
+            return [self._block_of[node]]
+        left, right = self.children[node]
+        return self._blocks(left) + self._blocks(right)
+
+    def heatmap(self, unspent: Iterable[Part] = (), *, bare: bool = False) -> FloatArray:
+        """Every node's credit spread evenly over its pixels (h, w), and the gain of `unspent` parts
+        likewise; `bare`: of these alone.
+        """
+        credits = [0.0] * len(self.credit) if bare else list(self.credit)
+        for part in unspent:
+            credits[part.node] += part.gain
+        heat = np.zeros(self._labels.shape)
+        for (top, bottom, left, right), credit in zip(self._boxes, credits, strict=True):
+            heat[top:bottom, left:right] += credit / ((bottom - top) * (right - left))
+        return heat.astype(np.float32)
+
+    def transfer(self, node: int, regions: LabelMap) -> NDArray[np.float64]:
+        """How the sums of heat over regions (R,) change if credit 1 moves between a node's halves.
+
+        Zero for a single pixel.
+        """
+        top, bottom, left, right = self._boxes[node]
+        change = np.zeros(int(regions.max()) + 1)
+        for sign, (y0, y1, x0, x1) in zip((1, -1), _halves(self._boxes[node]), strict=True):
+            inside = regions[y0:y1, x0:x1].ravel()
+            if inside.size and (bottom - top) * (right - left) > 1:
+                change += sign * np.bincount(inside, minlength=len(change)) / inside.size
+        return change
+
+
+def _halves(box: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:
+    """A box (top, bottom, left, right) cut across its longer side, rows first if square."""
+    top, bottom, left, right = box
+    if bottom - top >= right - left:
+        middle = top + (bottom - top + 1) // 2
+        return [(top, middle, left, right), (middle, bottom, left, right)]
+    middle = left + (right - left + 1) // 2
+    return [(top, bottom, left, middle), (top, bottom, middle, right)]
