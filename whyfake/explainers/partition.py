@@ -27,6 +27,7 @@ class Part:
 
     @property
     def gain(self) -> float:
+        """What the node adds to the score in this context, times its weight."""
         return (self.f_with - self.f_without) * self.weight
 
 

@@ -238,7 +238,7 @@ def _measured(
             )
             for k in range(orders // 2)
         ])  # fmt: skip
-        # each pair's estimate is (orders / 2)·its share of the heat; the mean's spread is theirs / √
+        # a pair's share is 1/pairs of its estimate: hence the spread of the mean of all
         spread = pairs - pairs.mean(axis=0)
         scale = np.sqrt(len(pairs) / max(len(pairs) - 1, 1))
         moves += list(spread * scale)
