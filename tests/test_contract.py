@@ -23,9 +23,23 @@ from whyfake import METHODS, Detector, Explanation, explain, explain_many
 from whyfake.explainers import EXPLAINERS, Scene, Target
 from whyfake.perturbation import FloatArray
 from whyfake.runtime import drive
-from whyfake.settings import Settings
+from whyfake.settings import Settings, read_settings
 
 QUICK = Settings().with_budget(400)
+DESIGNED = QUICK.merge(
+    {
+        "lime": {"design": "hadamard"},
+        "shap": {"contexts": "paired", "pairs": 2, "nodes_per_round": 4},
+        "sobol": {"scramble": True},
+        "rise": {"sampling": "stratified"},
+    },
+    "test",
+)
+"""Fewer and better questions."""
+SURE = DESIGNED.merge(
+    {name: {"confidence": 0.7, "top": 2, "least": 64} for name in EXPLAINERS}, "test"
+)
+"""The same, stopping early."""
 Built = tuple[Detector, NDArray[np.uint8], tuple[int, int, int, int]]
 
 
@@ -98,6 +112,33 @@ def test_same_seed_same_bits_other_seed_other_draws(
     assert same(one, again)
     draws_nothing = method == "sobol" or method == "shap"  # a fixed design; ties alone
     assert np.array_equal(one.heatmap, other.heatmap) == draws_nothing
+
+
+@pytest.mark.parametrize("settings", [DESIGNED, SURE], ids=["designed", "sure"])
+@pytest.mark.parametrize("method", METHODS)
+def test_designed_questions_keep_every_promise(
+    scene: Built, method: str, settings: Settings, tmp_path: Path
+) -> None:
+    """The patch is found, images are counted, and seeds, files and neighbours do what they do."""
+    detector, picture, (top, bottom, left, right) = scene
+    (tmp_path / "settings.toml").write_text(settings.to_toml())
+    settings = read_settings(tmp_path / "settings.toml", Settings())
+    before = detector.images_seen
+    one = explain(detector, picture, method=method, settings=settings, regions="grid:8")
+    assert one.images == detector.images_seen - before
+    explainer = settings.explainer(method.removesuffix("-adv"))
+    assert one.image_counts["explainer"] <= explainer.images() <= 400
+    box = one.regions[0]["box"]
+    assert left <= box[0] < box[2] <= right
+    assert top <= box[1] < box[3] <= bottom
+    assert (one.confidence is None) == (settings == DESIGNED)
+    assert same(one, explain(detector, picture, method=method, settings=settings, regions="grid:8"))
+    other = explain(detector, picture, method=method, settings=settings, regions="grid:8", seed=4)
+    assert not np.array_equal(one.heatmap, other.heatmap)
+    [_, beside] = explain_many(
+        detector, [picture[::-1], picture], method=method, settings=settings, regions="grid:8"
+    )
+    assert same(one, beside)
 
 
 def test_frames_beside_it_and_batch_sizes_change_nothing(tmp_path: Path) -> None:
