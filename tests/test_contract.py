@@ -119,7 +119,7 @@ def test_same_seed_same_bits_other_seed_other_draws(
 def test_designed_questions_keep_every_promise(
     scene: Built, method: str, settings: Settings, tmp_path: Path
 ) -> None:
-    """The patch is found, images are counted, and seeds, files and neighbours do what they do."""
+    """The patch is found, images are counted, a second run beside another frame is the same."""
     detector, picture, (top, bottom, left, right) = scene
     (tmp_path / "settings.toml").write_text(settings.to_toml())
     settings = read_settings(tmp_path / "settings.toml", Settings())
@@ -132,9 +132,6 @@ def test_designed_questions_keep_every_promise(
     assert left <= box[0] < box[2] <= right
     assert top <= box[1] < box[3] <= bottom
     assert (one.confidence is None) == (settings == DESIGNED)
-    assert same(one, explain(detector, picture, method=method, settings=settings, regions="grid:8"))
-    other = explain(detector, picture, method=method, settings=settings, regions="grid:8", seed=4)
-    assert not np.array_equal(one.heatmap, other.heatmap)
     [_, beside] = explain_many(
         detector, [picture[::-1], picture], method=method, settings=settings, regions="grid:8"
     )
