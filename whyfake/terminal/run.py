@@ -157,7 +157,8 @@ def _cells(saved: Saved) -> list[str]:
         f"{explanation.predicted} {explanation.scores[explanation.predicted]:.1%}",
         explanation.method,
         flipped_in_words(explanation),
-        ", ".join(f"{r['region']} ({r['score']:.2g})" for r in best) or "none",
+        (", ".join(f"{r['region']} ({r['score']:.2g})" for r in best) or "none")
+        + ("" if explanation.confidence is None else f"; {explanation.confidence:.0%} sure"),
         f"{explanation.images:,}",
         f"{explanation.seconds:.1f}",
     ]
