@@ -83,13 +83,12 @@ def top_confidence(
     rng: np.random.Generator,
     *,
     degrees: int,
-    doubled: bool = True,
 ) -> float:
     """The chance that the `top` best of `scores` (R,) stay the best, in any order.
 
     `influences` (B, R): how each independent question moves the scores; `degrees` of freedom that
-    they leave (Student's t); `doubled`: compare with as many new questions, not with the truth. 1
-    where there are no more than `top` regions, 0 where `degrees` are too few to say.
+    they leave (Student's t). 1 where there are no more than `top` regions, 0 where `degrees` are too
+    few to say.
     """
     if top >= len(scores):
         return 1.0
@@ -98,7 +97,7 @@ def top_confidence(
     factor = np.linalg.qr(influences, mode="r")  # the same covariance from R rows
     draws = rng.standard_normal((DRAWS, len(factor)))
     draws /= np.sqrt(rng.chisquare(degrees, (DRAWS, 1)) / degrees)
-    moved = scores + np.sqrt(2.0 if doubled else 1.0) * (draws @ factor)
+    moved = scores + np.sqrt(2.0) * (draws @ factor)
     order = np.argsort(-scores, kind="stable")
     lowest = moved[:, order[:top]].min(axis=1)
     return float(np.mean(lowest > moved[:, order[top:]].max(axis=1)))
@@ -129,10 +128,10 @@ class Watch:
             self._next += 1
         return True
 
-    def enough(self, measured: Measured, *, doubled: bool = True) -> bool:
+    def enough(self, measured: Measured) -> bool:
         """Whether these scores are sure enough to stop."""
         scores, influences, degrees = measured
         self.confidence = top_confidence(
-            scores, influences, self._stops.top, self._rng, degrees=degrees, doubled=doubled
+            scores, influences, self._stops.top, self._rng, degrees=degrees
         )
         return self.confidence >= self._stops.confidence
