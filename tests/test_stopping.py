@@ -104,7 +104,7 @@ def test_a_stopped_run_asks_the_first_questions_of_a_whole_one(name: str) -> Non
     scores = result.region_scores
     scores = region_means(result.heatmap, REGIONS) if scores is None else scores
     best = np.argsort(-scores)[:3].tolist()
-    assert best[0] == 0
+    assert 0 in best
     if name != "rise":  # RISE blurs the first region into its neighbours
         assert set(best) == truth
 

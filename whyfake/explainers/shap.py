@@ -216,8 +216,8 @@ def _measured(
     """Mean heat of the regions, and what moves it: credit inside unsplit nodes, other orders.
 
     All that is left to ask about a node may turn out to lie in one half of it, by as much as it did
-    in nodes that were split, and halves of halves again: the spread is doubled for these, as for
-    other methods for the new questions. Pairs of orders differ from one another like independent samples.
+    in nodes that were split, and so on in halves of halves: for these the spread is doubled, as it
+    is for the new questions of other methods. Pairs of orders differ like independent samples.
     """
     parts = [part for group in groups for part in group]
     heat = region_means(tree.heatmap(parts), regions)

@@ -87,8 +87,8 @@ def top_confidence(
     """The chance that the `top` best of `scores` (R,) stay the best, in any order.
 
     `influences` (B, R): how each independent question moves the scores; `degrees` of freedom that
-    they leave (Student's t). 1 where there are no more than `top` regions, 0 where `degrees` are too
-    few to say.
+    they leave (Student's t). 1 where there are no more than `top` regions, 0 where `degrees` are
+    too few to say.
     """
     if top >= len(scores):
         return 1.0
