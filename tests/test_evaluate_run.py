@@ -120,7 +120,10 @@ def judged(folder: Path, detector: Detector) -> dict[str, dict[str, float]]:
     perfect = mask.astype(np.float32)
     random_heat = np.random.default_rng(2).random(64).astype(np.float32)[regions]
     heats = {"perfect": perfect, "random": random_heat, "inverted": 1 - perfect}
-    plan = dataclasses.replace(small(), attack=Nes(steps=40, pairs=30), tops=(1, 3, 4))
+    square = dataclasses.replace(small().square, queries=1500)
+    plan = dataclasses.replace(
+        small(), attack=Nes(steps=40, pairs=30), square=square, tops=(1, 3, 4)
+    )
     task = Task(frame, "fake", mask)
     log_probs = detector.log_probs(frame[None])[0]
     target = Target("fake", (1,))
@@ -142,7 +145,7 @@ def judged(folder: Path, detector: Detector) -> dict[str, dict[str, float]]:
                 continue
             if record.kind == "attack":
                 labels = len(record.settings["labels"])
-                budget = plan.attack.images() if record.method == "nes" else 41
+                budget = (plan.attack if record.method == "nes" else square).images()
                 value = record.value
                 values[f"{record.method}_flip_{labels}"] = (
                     value["images"] if value["flipped"] else budget
@@ -177,6 +180,7 @@ def judged(folder: Path, detector: Detector) -> dict[str, dict[str, float]]:
         ("nes_accuracy_4", -1),
         ("radius_4", -1),
         ("square_drop_4", 1),
+        ("square_flip_4", -1),
     ],
 )
 def test_every_metric_knows_the_truth(

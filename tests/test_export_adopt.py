@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from test_onnx_graph import (
+from graphs import (
     CLIP,
     LOG_SOFTMAX,
     PREPARED,
@@ -24,6 +23,7 @@ from test_onnx_graph import (
     log_softmax,
     reshape,
 )
+from onnx import TensorProto, helper, numpy_helper
 
 from whyfake import Detector, load_detector
 from whyfake.card import METADATA_KEY, DetectorCard

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from graphs import PREPARED, SIGMOID, SOFTMAX, Toy, external, frames, log_softmax, reshape
 from onnx import helper, numpy_helper
 from test_cli import one_error, process, whyfake
-from test_onnx_graph import PREPARED, SIGMOID, SOFTMAX, Toy, external, frames, log_softmax, reshape
 from toys import PATCH, planted_detector, planted_frame
 from toys import SIZE as PLANTED
 

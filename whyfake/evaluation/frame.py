@@ -39,7 +39,7 @@ from .state import Asking, FrameState, Ranked, Task, array_of, trusted
 
 def judge_frame(task: Task, detector: Detector, plan: Plan, known: Mapping[str, Record]) -> Asking:
     """The coroutine of one frame. A real frame, or one that is misclassified, is only detected."""
-    state = FrameState(task, detector, plan, known)
+    state = FrameState(task, detector, plan, dict(known))
     found = yield from state.once("detection", "", {}, 0, _detect(task.frame))
     log_probs = np.array(found.value["log_probs"], np.float32)
     predicted = int(log_probs.argmax())

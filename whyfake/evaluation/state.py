@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -56,12 +56,15 @@ class Ranked:
 
 @dataclass(eq=False)
 class FrameState:
-    """One frame's state: what is known of it, and the stage of its draws."""
+    """One frame's state: what is known of it, and the stage of its draws.
+
+    `known` grows by what this run finds: nothing is asked twice.
+    """
 
     task: Task
     detector: Detector
     plan: Plan
-    known: Mapping[str, Record]
+    known: dict[str, Record]
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +106,7 @@ class FrameState:
             images,
             key=key,
         )
+        self.known[key] = record
         yield record
         return record
 
