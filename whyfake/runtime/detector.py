@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from ..card import DetectorCard
 from ..errors import DetectorError
 from ..onnx_graph import PIXELS, SCORES, check_one_column
-from ..perturbation import FloatArray, PerturbationBatch, Scratch
+from ..perturbation import Composer, FloatArray, PerturbationBatch, Pixels, Scratch
 from .engine import Engine
 
 _LANE_ROWS = 4
+
+Copies = Composer
+"""A batch and its frame, ready to be composed; lanes take it as it is."""
 
 
 class Detector:
@@ -69,25 +72,27 @@ class Detector:
                 f"{self.card.name} wants images (N, 3, {self.size[0]}, {self.size[1]}), "
                 f"got {images.shape}"
             )
-        lane = self._own_lane()
         if not len(images):
             return np.empty((0, len(self.card.classes)), np.float32)
-        rows = []
-        for start in range(0, len(images), lane.rows):
-            part = images[start : start + lane.rows]
-            lane.buffer[: len(part)] = part
-            rows.append(lane.run(len(part)))
-        return self.decode(np.concatenate(rows))
+        return self.ask(Pixels(images), images[0])
 
     def ask(self, batch: PerturbationBatch, frame: FloatArray) -> FloatArray:
         """Log-probabilities (N, C) of a batch of perturbed copies of `frame`. Costs N images."""
-        lane, compose = self._own_lane(), batch.composer(frame)
+        return self.decode(self.raw(batch, frame))
+
+    def raw(self, batch: PerturbationBatch, frame: FloatArray) -> NDArray[np.float32]:
+        """What the engine gives (N, columns) for a batch, for `decode`. Costs N images."""
+        lane, copies = self._own_lane(), self.prepare(batch, frame)
         rows = []
         for start in range(0, len(batch), lane.rows):
             count = min(lane.rows, len(batch) - start)
-            compose(lane.buffer[:count], start, lane.scratch)
+            lane.compose(copies, start, start + count, 0)
             rows.append(lane.run(count))
-        return self.decode(np.concatenate(rows))
+        return np.concatenate(rows)
+
+    def prepare(self, batch: PerturbationBatch, frame: FloatArray) -> Copies:
+        """What `Lane.compose` needs to know of a batch of copies of `frame`, in any lane."""
+        return batch.composer(frame)
 
     def _own_lane(self) -> Lane:
         if self._lane is None:
@@ -137,7 +142,7 @@ class Detector:
 
 
 class Lane:
-    """One thread's buffers: compose into `buffer` (rows, 3, h, w), then `run(count)`.
+    """One thread's pictures: `compose` up to `rows` of them, then `run(count)`.
 
     `rows` is a few engine batches where these are small: pictures composed one after the other
     find frame and baseline in the processor's caches, which a run of the engine empties.
@@ -149,6 +154,10 @@ class Lane:
         self.rows = batch * max(1, _LANE_ROWS // batch)
         self.buffer: FloatArray = detector.engine.host_array((self.rows, 3, *detector.size))
         self.scratch = Scratch()
+
+    def compose(self, copies: Copies, start: int, stop: int, row: int) -> None:
+        """Make copies start … stop of a batch the pictures row … of the next run."""
+        copies(self.buffer[row : row + stop - start], start, self.scratch)
 
     def run(self, count: int) -> NDArray[np.float32]:
         """Raw scores (count, columns) of the first `count` pictures, for `Detector.decode`.
