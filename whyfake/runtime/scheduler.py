@@ -94,7 +94,7 @@ class _Running:
     """A job under way: the batch it waits for, and how far that is."""
 
     job: Job
-    copies: Copies | None = None
+    copies: Copies = None
     asked: int = 0
     taken: int = 0
     pending: int = 0
@@ -244,17 +244,17 @@ def _run_pieces(
 ) -> list[_Running]:
     """Compose and run one engine batch; the jobs whose batch is now complete."""
     started = time.perf_counter()
-    row = 0
-    for running, start, stop in pieces:
-        assert running.copies is not None
-        lane.compose(running.copies, start, stop, row)
-        row += stop - start
+    rows = sum(stop - start for _, start, stop in pieces)
     failure: WhyfakeError | None = None
     try:
-        scores = lane.run(row)
+        row = 0
+        for running, start, stop in pieces:
+            lane.compose(running.copies, start, stop, row)
+            row += stop - start
+        scores = lane.run(rows)
     except WhyfakeError as error:
         failure = error
-    spent = (time.perf_counter() - started) / row / detector.engine.lanes
+    spent = (time.perf_counter() - started) / rows / detector.engine.lanes
     complete = []
     row = 0
     with state.changed:
