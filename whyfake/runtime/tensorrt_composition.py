@@ -86,7 +86,8 @@ class TensorRtComposition:
         count: Callable[[int], None],
     ) -> None:
         self.size, self.batch = size, batch
-        self._tensorrt, self._runtime, self._cuda = tensorrt, runtime, cuda
+        self._tensorrt, self._cuda = tensorrt, cuda
+        self._runtime = runtime
         self._count = count
         self._lock = threading.Lock()
         self._engines: dict[str, Any] = {}
@@ -152,14 +153,8 @@ class TensorRtComposition:
         self, kind: str, inputs: Mapping[str, tuple[int, tuple[int, ...]]], sink: int, stream: int
     ) -> None:
         """Compose on a stream, from pointers with their shapes; by one thread at a time."""
-        context = self._contexts[kind]
         with self._cuda.current():
-            fine = True
-            for name, (pointer, shape) in inputs.items():
-                fine = context.set_input_shape(name, shape) and fine
-                fine = context.set_tensor_address(name, pointer) and fine
-            fine = context.set_tensor_address(OUTPUT, sink) and fine
-            if not (fine and context.execute_async_v3(stream)):
+            if not _executed(self._contexts[kind], inputs, sink, stream):
                 raise EngineError(f"{self._tensorrt} failed to compose {kind}")
 
     def close(self) -> None:
@@ -168,6 +163,16 @@ class TensorRtComposition:
         self._contexts.clear()
         self._engines.clear()
         self._runtime = None
+
+
+def _executed(context: Any, inputs: Mapping[str, Any], sink: int, stream: int) -> bool:
+    """Put an execution on a stream; whether TensorRT took all of it."""
+    fine = True
+    for name, (pointer, shape) in inputs.items():
+        fine = context.set_input_shape(name, shape) and fine
+        fine = context.set_tensor_address(name, pointer) and fine
+    fine = context.set_tensor_address(OUTPUT, sink) and fine
+    return bool(fine and context.execute_async_v3(stream))
 
 
 def plan_from_graph(tensorrt: TensorRt, content: bytes, wanted: Mapping[str, Shapes]) -> bytes:
