@@ -16,7 +16,7 @@ from test_perturbation import ROUNDING, grid_mix, noise_step, region_mix
 from toys import conv_detector, planted_frame
 
 import whyfake
-from whyfake.errors import EngineError, UsageError
+from whyfake.errors import EngineError, UsageError, WhyfakeError
 from whyfake.explainers import Nes
 from whyfake.perturbation import (
     FloatArray,
@@ -244,6 +244,21 @@ def test_log_probs_and_asking_alone(model: Path) -> None:
         np.testing.assert_allclose(device.log_probs(images), host.log_probs(images), atol=1e-5)
         np.testing.assert_allclose(device.ask(batch, frame), host.ask(batch, frame), atol=1e-5)
         assert device.images_seen == host.images_seen == 16
+
+
+@pytest.mark.gpu
+def test_a_gpu_composes_as_the_host_does(model: Path) -> None:
+    """Through ONNX Runtime's CUDA provider: every kind, with a tail, in float32."""
+    rng = np.random.default_rng(0)
+    frame = rng.random((3, *SIZE), np.float32)
+    try:
+        device = whyfake.load_detector(model, device="cuda", batch=8, compose="device")
+    except WhyfakeError as error:
+        pytest.skip(f"needs an NVIDIA GPU: {error}")
+    with device, whyfake.load_detector(model, device="cpu") as host:
+        for kind in KINDS:
+            batch = batch_of(kind, rng, 19, SIZE)
+            np.testing.assert_allclose(device.ask(batch, frame), host.ask(batch, frame), atol=1e-4)
 
 
 # --- which it is

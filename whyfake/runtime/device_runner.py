@@ -50,7 +50,8 @@ class Piece:
 class _Slot:
     """One batch's place on the device; `graphs` are the recorded executions, by rows.
 
-    `codes` is memory of `room` bytes for what pieces send up, made when there are any.
+    The last of `codes` is `room` bytes for what pieces send up; those that became too small stay,
+    since to free memory is to wait for all other work.
     """
 
     stream: int
@@ -60,7 +61,7 @@ class _Slot:
     output: int
     result: NDArray[np.float32]
     graphs: dict[int, int] = field(default_factory=dict)
-    codes: int = 0
+    codes: list[int] = field(default_factory=list)
     room: int = 0
 
 
@@ -161,13 +162,10 @@ class DeviceRunner:
         drawn = [array for piece in pieces if piece.compose for array in piece.arrays]
         needed = sum(_aligned(array.nbytes) for array in drawn)
         if needed > slot.room:
-            if slot.codes:
-                self._cuda.free(slot.codes)
-                slot.codes = slot.room = 0
-            slot.codes = self._cuda.allocate(2 * needed)
+            slot.codes.append(self._cuda.allocate(2 * needed))
             slot.room = 2 * needed
         composing: list[Callable[[], None]] = []
-        place = slot.codes
+        place = slot.codes[-1] if slot.codes else 0
         for piece in pieces:
             target = slot.input + piece.row * prod(self._input_shape) * 4
             if piece.compose is None:
@@ -221,8 +219,8 @@ class DeviceRunner:
         for slot in slots:
             self._cuda.free(slot.input)
             self._cuda.free(slot.output)
-            if slot.codes:
-                self._cuda.free(slot.codes)
+            for codes in slot.codes:
+                self._cuda.free(codes)
             self._free.put(slot)  # a caller that waits learns that it is closed
 
 
