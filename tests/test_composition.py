@@ -270,7 +270,7 @@ def test_a_cpu_composes_on_the_host_unmeasured(
     monkeypatch.setattr(choosing, "composition_rates", lambda *_: pytest.fail("measured"))
     with whyfake.load_detector(model, device="cpu") as detector:
         assert detector.engine.compositions == ("host", "device")
-        assert detector.settle() == detector.engine.composition == "host"
+        assert detector.settle_composition() == detector.engine.composition == "host"
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_a_device_that_fails_is_not_chosen(model: Path, monkeypatch: pytest.Monk
     with whyfake.load_detector(model, device="cpu") as detector:
         detector.engine.device = "cuda:0"
         monkeypatch.setattr(detector.engine, "upload", fail)
-        assert detector.settle() == "host"
+        assert detector.settle_composition() == "host"
         assert np.isfinite(detector.log_probs(np.zeros((1, 3, *SIZE), np.float32))).all()
 
 

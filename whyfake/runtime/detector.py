@@ -73,13 +73,13 @@ class Detector:
 
     def lane(self) -> Lane:
         """A place for one thread to compose and run batches."""
-        return self.lane_on(self.settle())
+        return self.lane_on(self.settle_composition())
 
     def lane_on(self, composition: str) -> Lane:
         """One that composes on the `host` or on the `device`, whatever is settled."""
         return Lane(self, composition)
 
-    def settle(self) -> str:
+    def settle_composition(self) -> str:
         """Where copies are composed, `engine.composition`; found out the first time it matters."""
         with self._settling:
             if not self._settled:
@@ -121,7 +121,7 @@ class Detector:
 
     def prepare(self, batch: PerturbationBatch, frame: FloatArray) -> Copies:
         """What `Lane.compose` needs to know of a batch of copies of `frame`, in any lane."""
-        return self.prepared(batch, frame, self.settle())
+        return self.prepared(batch, frame, self.settle_composition())
 
     def prepared(self, batch: PerturbationBatch, frame: FloatArray, composition: str) -> Copies:
         """The same for lanes that compose there."""
