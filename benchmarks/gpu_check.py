@@ -91,6 +91,7 @@ def composition(detector: Any) -> dict[str, Any]:
         found[kind] = {"difference": difference, "bytes_an_image": cost}
     return {
         "chosen": detector.settle_composition(),
+        "why": detector.engine.composition_why,
         "images_s": composition_rates(detector, 1.0),
         "kinds": found,
     }

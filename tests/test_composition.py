@@ -191,6 +191,19 @@ def test_the_noise_table_goes_up_once_a_seed() -> None:
     assert sent == [center + 800 + mask, center, center + 800, center + 800]
 
 
+def test_what_went_up_goes_with_its_array() -> None:
+    """Nothing is kept for seeds and frames of the past."""
+    composition, _, _ = easel((5, 7), 1)
+    for _ in range(5):
+        frame = np.zeros((3, 5, 7), np.float32)
+        frame.flags.writeable = False
+        batch = RegionMix(np.ones((1, 1)), np.zeros((5, 7), int), frame)
+        copies = composition.upload(batch, frame)
+        assert len(composition._constants._kept) == 1
+        del frame, batch, copies
+        assert not composition._constants._kept
+
+
 def test_an_array_that_takes_the_place_of_another_is_not_taken_for_it() -> None:
     """Constants are known by identity, and Python gives a new array the address of a dead one."""
     composition, canvas, _ = easel((5, 7), 1)
@@ -291,6 +304,7 @@ def test_elsewhere_it_is_measured_once_and_the_faster_is_taken(
         detector.log_probs(np.zeros((2, 3, *SIZE), np.float32))
         detector.log_probs(np.zeros((2, 3, *SIZE), np.float32))
         assert detector.engine.composition == chosen
+        assert "device 100 images/s" in detector.engine.composition_why
         assert asked == [detector]
 
 
@@ -310,6 +324,7 @@ def test_a_device_that_fails_is_not_chosen(model: Path, monkeypatch: pytest.Monk
         detector.engine.device = "cuda:0"
         monkeypatch.setattr(detector.engine, "upload", fail)
         assert detector.settle_composition() == "host"
+        assert detector.engine.composition_why == "the device could not: no builder here"
         assert np.isfinite(detector.log_probs(np.zeros((1, 3, *SIZE), np.float32))).all()
 
 

@@ -21,8 +21,8 @@ _LEAD = 1.05
 """What the host must be faster by: on the device the host's cores are free for what explains."""
 
 
-def choose(detector: Detector) -> str:
-    """`host` or `device`, for a detector that leaves it open.
+def choose(detector: Detector) -> tuple[str, str]:
+    """`host` or `device`, for a detector that leaves it open, and why.
 
     On a CPU that is the host, unmeasured: NumPy in lanes was always ahead there, and a measurement
     that errs would change last bits from run to run. An engine whose device cannot compose after
@@ -30,12 +30,13 @@ def choose(detector: Detector) -> str:
     """
     engine = detector.engine
     if "device" not in engine.compositions or engine.device == "cpu":
-        return "host"
+        return "host", "it is faster on a CPU"
     try:
         rates = composition_rates(detector)
-    except EngineError:
-        return "host"  # if it is the engine that fails, the first question will say so
-    return "host" if rates["host"] > _LEAD * rates["device"] else "device"
+    except EngineError as error:  # if it is the engine that fails, the first question will say so
+        return "host", f"the device could not: {error}"
+    way = "host" if rates["host"] > _LEAD * rates["device"] else "device"
+    return way, ", ".join(f"{name} {rate:.0f} images/s" for name, rate in rates.items())
 
 
 def composition_rates(detector: Detector, seconds: float = _SECONDS) -> dict[str, float]:

@@ -83,7 +83,9 @@ class Detector:
         """Where copies are composed, `engine.composition`; found out the first time it matters."""
         with self._settling:
             if not self._settled:
-                self.engine.composition = choose(self) if self._compose == "auto" else self._compose
+                asked = self._compose, "as asked"
+                found = choose(self) if self._compose == "auto" else asked
+                self.engine.composition, self.engine.composition_why = found
                 self._settled = True
         return self.engine.composition
 

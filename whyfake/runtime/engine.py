@@ -40,7 +40,8 @@ class Engine(abc.ABC):
     compositions: tuple[str, ...] = ("host",)
     """Where copies can be composed: `host`, and `device` where that is the GPU or asked for."""
     composition: str = "host"
-    """Where they are; `Detector` settles it."""
+    """Where they are, and `composition_why`; `Detector` settles both."""
+    composition_why: str = ""
     _up = 0
 
     @property

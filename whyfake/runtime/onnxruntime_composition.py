@@ -53,6 +53,8 @@ class OrtComposition:
 
     def _send(self, array: NDArray[Any]) -> Any:
         self._count(array.nbytes)
+        if self.place[0] == "cpu":  # there a value is its array, which it would keep alive
+            array = array.copy()
         with failing("to upload a batch"):
             return self._ort.OrtValue.ortvalue_from_numpy(array, *self.place)
 
@@ -112,22 +114,23 @@ class OrtCanvas(Canvas[Any]):
                 io.bind_cpu_input(name, array)
             for name, value in constants.items():
                 io.bind_ortvalue_input(name, value)
-            self._bind(io, row, rows)
-            session.run_with_iobinding(io)
+            self._execute(session, io, row, rows)
 
     def _show(self, images: FloatArray, row: int) -> None:
         session = self._composition.session("images")
         with failing("to upload pictures"):
             io = session.io_binding()
             io.bind_cpu_input("images", images)
-            self._bind(io, row, len(images))
-            session.run_with_iobinding(io)
+            self._execute(session, io, row, len(images))
 
-    def _bind(self, io: Any, row: int, rows: int) -> None:
-        """Let a graph's output be rows of the detector's input."""
+    def _execute(self, session: Any, io: Any, row: int, rows: int) -> None:
+        """Let a graph write rows of the detector's input, and wait: sessions have own streams."""
         shape = (rows, *self._shape)
         at = self._value.data_ptr() + row * 4 * int(np.prod(self._shape))
         io.bind_output(OUTPUT, *self._place, np.float32, shape, at)
+        io.synchronize_inputs()
+        session.run_with_iobinding(io)
+        io.synchronize_outputs()
 
     def run(self) -> NDArray[np.float32]:
         """The detector's scores for all rows."""

@@ -123,8 +123,9 @@ class TensorRtComposition:
         kept = self._kept(kind, content, wanted)
         with self._cuda.current():
             engine = None
-            if kept is not None and kept.is_file():
-                engine = self._runtime.deserialize_cuda_engine(kept.read_bytes())
+            with contextlib.suppress(OSError):  # not there, or not to be read
+                if kept is not None:
+                    engine = self._runtime.deserialize_cuda_engine(kept.read_bytes())
             if engine is None:  # also one that was spoiled on disk
                 plan = plan_from_graph(self._tensorrt, content, wanted)
                 engine = self._runtime.deserialize_cuda_engine(plan)
