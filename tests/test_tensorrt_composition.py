@@ -143,6 +143,22 @@ def test_explanations_are_those_of_the_graph(machine: Machine, method: str) -> N
         assert got.detector["composition"] == "device"
 
 
+def test_what_was_drawn_and_never_run_is_forgotten(machine: Machine) -> None:
+    """A piece that fails ends its batch; the next one begins at row 0."""
+    rng = np.random.default_rng(0)
+    frame, batch = rng.random((3, *SIZE), np.float32), region_mix(rng, 4, SIZE)
+    with opened(machine) as detector:
+        lane, copies = detector.lane(), detector.prepare(batch, frame)
+        lane.compose(copies, 0, 2, 0)
+        lane.compose(copies, 2, 3, 2)
+        lane.compose(copies, 3, 4, 0)
+        runner: Any = detector.engine._runner  # type: ignore[attr-defined]
+        run, counts = runner.run_pieces, []
+        runner.run_pieces = lambda pieces, rows: counts.append(len(pieces)) or run(pieces, rows)
+        lane.run(1)
+        assert counts == [1]
+
+
 # --- the engines that compose
 
 

@@ -35,17 +35,18 @@ class Constants(Generic[Handle]):
 
     def __init__(self, send: Callable[[NDArray[Any]], Handle]) -> None:
         self._send = send
-        self._kept: dict[int, tuple[weakref.ref[NDArray[Any]], Handle]] = {}
+        self._kept: dict[int, Handle] = {}
+        """By the array's address, which is its own for as long as it lives."""
 
     def get(self, array: NDArray[Any]) -> Handle:
         """The array on the device; from any thread."""
         key = id(array)
         found = self._kept.get(key)
-        if found is not None and found[0]() is array:
-            return found[1]
+        if found is not None:
+            return found
         handle = self._send(array)
         if _frozen(array):
-            self._kept[key] = (weakref.ref(array), handle)
+            self._kept[key] = handle
             weakref.finalize(array, self._kept.pop, key, None).atexit = False
         return handle
 
