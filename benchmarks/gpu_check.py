@@ -3,10 +3,12 @@
     scripts/gpu_check.sh                            # all of it, with the tests that need a GPU
     python benchmarks/gpu_check.py --devices cpu    # the same figures where there is no GPU
 
-For each device: parity of its scores with ONNX Runtime's on the CPU, raw throughput over batch
-sizes, then every method on one frame and on 32 frames in flight: images, wall, and engine
-efficiency = images ÷ best raw throughput ÷ wall. `tensorrt` is an engine built on the spot, in each
-of the precisions. What a machine lacks is listed with the reason, not left out.
+For each device: parity of its scores with ONNX Runtime's on the CPU; raw throughput over batch
+sizes, on pictures that are there already; copies composed on the host against copies composed on
+the device (scores, images a second, bytes that go up); then every method on one frame and on 32
+frames in flight: images, wall, bytes, and engine efficiency = images ÷ best raw throughput ÷ wall.
+`tensorrt` is an engine built on the spot, in each of the precisions. What a machine lacks is listed
+with the reason, not left out.
 """
 
 from __future__ import annotations
@@ -23,24 +25,29 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from engine_efficiency import NES_STEPS, fake_seeing, picture
 
 import whyfake
 from whyfake.building import BuildRequest, build_engine
 from whyfake.errors import WhyfakeError
-from whyfake.explainers import Nes
+from whyfake.explainers import Directions, Nes
 from whyfake.export.parity import measure_parity, parity_inputs
 from whyfake.likeness import nes_likeness, throughput
+from whyfake.perturbation import GridMix, RegionMix
+from whyfake.runtime.choosing import composition_rates
 
 DEVICES = ("cuda", "ort-tensorrt", "tensorrt:fp32", "tensorrt:tf32", "tensorrt:fp16")
 BATCHES = (1, 8, 16, 32, 64, 128, 256)
 
 
-def open_on(device: str, model: Path, folder: Path, card: Any, batch: int | None) -> Any:
+def open_on(
+    device: str, model: Path, folder: Path, card: Any, batch: int | None, compose: str = "auto"
+) -> Any:
     """The detector on a device; `tensorrt:fp16` builds an engine first, once."""
     kind, _, precision = device.partition(":")
     if kind != "tensorrt":
-        return whyfake.load_detector(model, device=device, batch=batch, card=card)
+        return whyfake.load_detector(model, device=device, batch=batch, card=card, compose=compose)
     engine = folder / f"{precision}.engine"
     if not engine.exists():
         own = folder / "card.json"
@@ -48,7 +55,46 @@ def open_on(device: str, model: Path, folder: Path, card: Any, batch: int | None
         build_engine(
             BuildRequest(str(model), engine, precision, card=own, best_batch=64, max_flips=1.0)
         )
-    return whyfake.load_detector(engine, batch=batch)
+    return whyfake.load_detector(engine, batch=batch, compose=compose)
+
+
+def composition(detector: Any) -> dict[str, Any]:
+    """Both ways to compose, held against one another: scores, speed and bytes, kind by kind.
+
+    `difference` is the largest of log-probabilities; `bytes_an_image` what goes up.
+    """
+    rng = np.random.default_rng(0)
+    height, width = detector.size
+    frame = np.ascontiguousarray(picture()[:height, :width].transpose(2, 0, 1), np.float32) / 255
+    count = 3 * detector.engine.batch - 1  # with a tail
+    rows = np.arange(height * width).reshape(height, width) * 50 // (height * width)
+    shifts = rng.integers(0, min(height, width) // 8, (count, 2))
+    batches = {
+        "regions": RegionMix(rng.random((count, 50)), rows, 1 - frame),
+        "grids": GridMix(rng.integers(0, 2, (count, 8, 8)), shifts, 1 - frame),
+        "noise": Directions((height, width), 1, 0, rng).batch(frame, count // 2, 0.05, None),
+    }
+    found = {}
+    for kind, batch in batches.items():
+        scores, cost = {}, {}
+        for way in detector.engine.compositions:
+            lane, up = detector.lane_on(way), detector.engine.bytes_up
+            copies = detector.prepared(batch, frame, way)
+            parts = []
+            for start in range(0, len(batch), lane.rows):
+                stop = min(start + lane.rows, len(batch))
+                lane.compose(copies, start, stop, 0)
+                parts.append(lane.run(stop - start))
+            scores[way] = detector.decode(np.concatenate(parts))
+            cost[way] = (detector.engine.bytes_up - up) / len(batch)
+        difference = float(np.abs(scores["device"] - scores["host"]).max())
+        found[kind] = {"difference": difference, "bytes_an_image": cost}
+    return {
+        "chosen": detector.settle_composition(),
+        "why": detector.engine.composition_why,
+        "images_s": composition_rates(detector, 1.0),
+        "kinds": found,
+    }
 
 
 def measure(device: str, model: Path, card: Any, folder: Path, args: Any) -> Any:
@@ -56,7 +102,9 @@ def measure(device: str, model: Path, card: Any, folder: Path, args: Any) -> Any
     rates: dict[int, float] = {}
     for batch in BATCHES:
         try:
-            with open_on(device, model, folder, card, batch) as detector:
+            # composed there, nothing goes up while it is measured: the engine alone
+            way = "host" if device == "cpu" else "device"
+            with open_on(device, model, folder, card, batch, way) as detector:
                 rates[batch] = throughput(detector, 1.0)
         except WhyfakeError as error:
             if not rates:  # not too large: not there
@@ -73,6 +121,7 @@ def measure(device: str, model: Path, card: Any, folder: Path, args: Any) -> Any
         inputs = parity_inputs(reference.size)
         parity = measure_parity(reference.log_probs, detector.log_probs, inputs, batches=(32,))
         likeness = nes_likeness(reference, detector, inputs[::2][:4])
+        composed = composition(detector)
         methods = {
             f"{method}, {count} frame{'s' * (count > 1)}": timed(
                 detector, method, count, settings, rates[best]
@@ -85,6 +134,7 @@ def measure(device: str, model: Path, card: Any, folder: Path, args: Any) -> Any
         "engine": engine,
         "raw_images_s": rates,
         "parity": {**parity.to_dict(), "nes": likeness},
+        "composition": composed,
         "methods": methods,
     }
 
@@ -93,10 +143,15 @@ def timed(detector: Any, method: str, count: int, settings: Any, rate: float) ->
     """One method on `count` frames at once; the frames are shifted, so that all are different."""
     frames = [picture()[shift:, :224] for shift in range(count)]
     list(whyfake.explain_many(detector, frames[:1], method=method, settings=settings))  # warm
-    seen, started = detector.images_seen, time.perf_counter()
+    up, seen, started = detector.engine.bytes_up, detector.images_seen, time.perf_counter()
     list(whyfake.explain_many(detector, frames, method=method, settings=settings))
     wall, images = time.perf_counter() - started, detector.images_seen - seen
-    return {"images": images, "seconds": wall, "efficiency": images / rate / wall}
+    return {
+        "images": images,
+        "seconds": wall,
+        "bytes_up": detector.engine.bytes_up - up,
+        "efficiency": images / rate / wall,
+    }
 
 
 def gpu_name() -> str:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs on a machine with an NVIDIA GPU all that it can run: the tests that need one, then parity,
-# every method, throughput and engine efficiency on every way to run a detector there.
+# composition on host and device, every method, throughput and engine efficiency on every way to run
+# a detector there.
 #
 #     scripts/gpu_check.sh [OUT.json]
 #

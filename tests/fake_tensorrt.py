@@ -27,6 +27,8 @@ class FakeTensorRt:
         def __init__(self) -> None:
             pass
 
+    NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+    BuilderFlag = SimpleNamespace(TF32="tf32")
     TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
     DataType = SimpleNamespace(FLOAT="float", HALF="half")
 
@@ -34,9 +36,62 @@ class FakeTensorRt:
         self.device = device
         self.best, self.most, self.scratch = best, most, scratch
         self.contexts: list[Any] = []
+        self.built: list[str] = []
+        self.profiles: dict[bytes, dict[str, Any]] = {}
+        self.builds = True
 
     def Runtime(self, log: Any) -> Any:  # noqa: N802
         return _Runtime(self, log)
+
+    def Builder(self, log: Any) -> Any:  # noqa: N802
+        return _Builder(self)
+
+    def OnnxParser(self, network: Any, log: Any) -> Any:  # noqa: N802
+        def parse(content: bytes) -> bool:
+            network.content = content
+            return True
+
+        return SimpleNamespace(parse=parse)
+
+
+class _Builder:
+    def __init__(self, trt: FakeTensorRt) -> None:
+        self._trt = trt
+
+    def create_network(self, flags: int) -> Any:
+        assert flags == 1 << self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+        return SimpleNamespace()
+
+    def create_optimization_profile(self) -> Any:
+        return _Profile()
+
+    def create_builder_config(self) -> Any:
+        config = SimpleNamespace(flags={self._trt.BuilderFlag.TF32}, profile=None)
+        config.clear_flag = config.flags.remove
+
+        def add(profile: _Profile) -> int:
+            config.profile = profile
+            return 0
+
+        config.add_optimization_profile = add
+        return config
+
+    def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
+        if not self._trt.builds:
+            return None
+        assert not config.flags, "masks would be rounded"
+        self._trt.profiles[network.content] = config.profile.shapes
+        name = onnx.load_model_from_string(network.content).graph.name
+        self._trt.built.append(name)
+        return MAGIC + network.content
+
+
+class _Profile:
+    def __init__(self) -> None:
+        self.shapes: dict[str, Any] = {}
+
+    def set_shape(self, name: str, *three: tuple[int, ...]) -> None:
+        self.shapes[name] = three
 
 
 class _Runtime:
@@ -51,8 +106,6 @@ class _Runtime:
 
 
 class _Engine:
-    num_io_tensors = 2
-
     def __init__(self, trt: FakeTensorRt, graph: bytes) -> None:
         self.trt = trt
         self.device_memory_size_v2 = trt.scratch
@@ -67,6 +120,13 @@ class _Engine:
             for item in (*model.graph.input, *model.graph.output)
         }
         self._names = list(self._shapes)
+        self.num_io_tensors = len(self._names)
+        self.dtypes = {
+            item.name: onnx.helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type)
+            for item in model.graph.input
+        }
+        [self.sink] = [item.name for item in model.graph.output]
+        self.profile = trt.profiles.get(graph, {})
 
     def get_tensor_name(self, index: int) -> str:
         return self._names[index]
@@ -88,32 +148,42 @@ class _Engine:
         return SimpleNamespace()
 
     def create_execution_context(self, settings: Any = None) -> Any:
-        self.trt.contexts.append(settings)
+        if len(self.dtypes) == 1:  # not those that compose
+            self.trt.contexts.append(settings)
         return _Context(self)
 
 
 class _Context:
     def __init__(self, engine: _Engine) -> None:
         self._engine = engine
-        self._shape: tuple[int, ...] = ()
+        self._given: dict[str, tuple[int, ...]] = {}
         self._places: dict[str, int] = {}
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        self._shape = tuple(shape)
+        self._given[name] = tuple(shape)
+        if name in self._engine.profile:
+            low, _, high = self._engine.profile[name]
+            return all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
+        if len(self._engine.dtypes) > 1:
+            return tuple(shape) == self._engine.get_tensor_shape(name)
         return shape[0] <= self._engine.trt.most
 
     def set_tensor_address(self, name: str, pointer: int) -> bool:
+        assert pointer % 256 == 0, "TensorRT wants pointers to be aligned"
         self._places[name] = pointer
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        device, shape = self._engine.trt.device, self._shape
-        (source, given), (sink, taken) = self._places.items()
+        engine, device, given = self._engine, self._engine.trt.device, dict(self._given)
+        places, sink = dict(self._places), self._engine.sink
 
         def kernel() -> None:
-            pictures = device.floats(given, shape)
-            [scores] = self._engine.session.run([sink], {source: np.ascontiguousarray(pictures)})
-            device.floats(taken, scores.shape)[...] = scores
+            inputs = {
+                name: np.ascontiguousarray(device.view(places[name], given[name], dtype))
+                for name, dtype in engine.dtypes.items()
+            }
+            [made] = engine.session.run([sink], inputs)
+            device.floats(places[sink], made.shape)[...] = made
 
         device.put(stream, kernel)
         return True

@@ -42,6 +42,7 @@ class NumpyDevice:
         self._memory: dict[int, np.ndarray[Any, Any]] = {}
         self._capturing: dict[int, list[Callable[[], None]]] = {}
         self._graphs: dict[int, list[Callable[[], None]]] = {}
+        self._pinned: list[np.ndarray[Any, Any]] = []
         self.invalid_capture = False
         self.closed = False
         self.most_allocated = 0
@@ -67,7 +68,8 @@ class NumpyDevice:
         with self._lock:
             if nbytes > self.memory()[0]:
                 raise EngineError(f"out of memory: wanted {nbytes} bytes")
-            pointer = self._handle()
+            pointer = -(-self._next // 256) * 256 + 256  # aligned, as the driver's is
+            self._next = pointer + nbytes
             self._memory[pointer] = np.full(nbytes, 0xFF, np.uint8)  # NaN, as float32
             self.most_allocated = max(self.most_allocated, self.allocated)
             return pointer
@@ -79,10 +81,23 @@ class NumpyDevice:
 
     def floats(self, pointer: int, shape: tuple[int, ...]) -> Any:
         """A view of device memory, for the fake model's kernels."""
-        return self._memory[pointer][: 4 * int(np.prod(shape))].view(np.float32).reshape(shape)
+        return self.view(pointer, shape, np.float32)
+
+    def view(self, pointer: int, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Memory from a pointer on, which may lie within what was allocated."""
+        start = max(block for block in self._memory if block <= pointer)
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        block = self._memory[start][pointer - start :][:nbytes]
+        assert len(block) == nbytes, "beyond what was allocated"
+        return block.view(dtype).reshape(shape)
 
     def pinned(self, shape: Any, dtype: Any) -> Any:
-        return np.full(shape, np.nan, dtype)
+        array = np.full(shape, np.nan, dtype)
+        self._pinned.append(array)
+        return array
+
+    def is_pinned(self, array: Any) -> bool:
+        return any(np.may_share_memory(array, known) for known in self._pinned)
 
     def stream(self) -> int:
         with self._lock:
@@ -120,9 +135,11 @@ class NumpyDevice:
 
     def upload(self, pointer: int, array: Any, stream: int) -> None:
         assert array.flags.c_contiguous
+        # what is not page-locked is copied aside at once
+        source = array if self.is_pinned(array) else array.copy()
 
         def work() -> None:
-            self.floats(pointer, array.shape)[...] = array
+            self.view(pointer, array.shape, array.dtype)[...] = source
 
         self.put(stream, work)
 
@@ -130,7 +147,7 @@ class NumpyDevice:
         assert array.flags.c_contiguous
 
         def work() -> None:
-            array[...] = self.floats(pointer, array.shape)
+            array[...] = self.view(pointer, array.shape, array.dtype)
 
         self.put(stream, work)
 

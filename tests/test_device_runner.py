@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy_device import NumpyDevice
 
 from whyfake.errors import EngineError
-from whyfake.runtime.device_runner import DeviceRunner
+from whyfake.runtime.device_runner import DeviceRunner, Piece
 
 ROW, ROWS = (3, 4, 5), 6
 
@@ -86,6 +86,54 @@ def test_every_caller_gets_the_scores_of_its_own_batch(
         answers = list(pool.map(ask, batches))
     for batch, scores in zip(batches, answers, strict=True):
         np.testing.assert_allclose(scores, expected(batch), rtol=1e-5)
+    made.close()
+    assert device.allocated == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    slots=st.integers(1, 3),
+    threads=st.integers(1, 4),
+    graphs=st.booleans(),
+)
+def test_pieces_are_put_together_whatever_the_device_does_first(
+    seed: int, slots: int, threads: int, graphs: bool
+) -> None:
+    """Codes (n, 2) become rows filled with their product; pictures are pictures; every cut."""
+    rng = np.random.default_rng(seed)
+    device = NumpyDevice(graphs=graphs, rng=np.random.default_rng(seed))
+    made, _ = runner(device, slots)
+
+    def piece(row: int, codes: np.ndarray) -> Piece:
+        def compose(pointers: list[int], output: int, stream: int) -> None:
+            def kernel() -> None:
+                factors = [device.floats(pointer, (len(codes),)) for pointer in pointers]
+                product = np.prod(factors, axis=0)[:, None, None, None]
+                device.floats(output, (len(codes), *ROW))[...] = product
+
+            device.put(stream, kernel)
+
+        return Piece(row, tuple(np.ascontiguousarray(codes.T)), compose)
+
+    def ask(seed: int) -> None:
+        own = np.random.default_rng(seed)
+        pieces, rows, row = [], [], 0
+        while row < ROWS:
+            count = int(own.integers(1, ROWS - row + 1))
+            if own.random() < 0.5:
+                codes = own.random((count, 2), np.float32)
+                pieces.append(piece(row, codes))
+                rows.append(np.ones((count, *ROW), np.float32) * codes.prod(1)[:, None, None, None])
+            else:
+                rows.append(own.random((count, *ROW), np.float32))
+                pieces.append(Piece(row, (rows[-1].copy(),)))
+            row += count
+        scores = made.run_pieces(pieces, ROWS)
+        np.testing.assert_allclose(scores, expected(np.concatenate(rows)), rtol=1e-5)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(ask, rng.integers(0, 2**32, 12)))
     made.close()
     assert device.allocated == 0
 

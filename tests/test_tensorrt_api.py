@@ -20,6 +20,7 @@ from tensorrt_names import Call, Reader, Use
 PACKAGE = Path(__file__).resolve().parents[1] / "whyfake"
 FILES = {
     "export/engine.py": 30,
+    "runtime/tensorrt_composition.py": 18,
     "runtime/tensorrt_engine.py": 18,
     "tensorrt_api.py": 5,
     "doctor/probes.py": 4,

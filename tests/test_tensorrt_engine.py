@@ -32,16 +32,19 @@ SIZE = (32, 48)
 class Machine:
     """A GPU with TensorRT, and an engine of the convolutional toy that was built for both."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int] = SIZE
+    ) -> None:
         self.device = NumpyDevice()
         self.trt = FakeTensorRt(self.device)
         self.opened: list[int] = []
         self.folder = folder
+        monkeypatch.setenv("WHYFAKE_CACHE", str(folder / "cache"))
         monkeypatch.setattr(tensorrt_engine, "open_cuda", self._open)
         monkeypatch.setattr(
             tensorrt_engine, "load_tensorrt", lambda flavour, _: TensorRt(flavour, self.trt)
         )
-        conv_detector(folder, SIZE).close()
+        conv_detector(folder, size).close()
         self.onnx = folder / "conv.onnx"
         graph, info = load_graph(self.onnx)
         card, _ = find_card(self.onnx, info.metadata)

@@ -283,7 +283,13 @@ class _Bench:
         path = self._folder / self._request.out.name
         path.write_bytes(plan.engine)
         card = dataclasses.replace(self._card, engine=self.record(plan, options, {}))
-        return load_detector(path, card=card, device=f"tensorrt:{self._request.index}", batch=batch)
+        return load_detector(
+            path,
+            card=card,
+            device=f"tensorrt:{self._request.index}",
+            batch=batch,
+            compose="host",  # it is asked about pictures only
+        )
 
     def parity(self, reference: Detector, candidate: Detector | None, how: str) -> dict[str, Any]:
         """How far the engine is from the original in float32. Raises EngineError if too far."""

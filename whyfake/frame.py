@@ -220,6 +220,7 @@ def _explanation(
             "engine": detector.engine.name,
             "device": detector.engine.device,
             "precision": detector.engine.precision,
+            "composition": detector.engine.composition,
         },
         versions=_versions(),
         notes=_notes(state, method, baseline, adversary),

@@ -7,7 +7,7 @@ that determine the masks; `render` makes pixels, and is the definition that fast
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -205,5 +205,30 @@ class Pixels:
     def composer(self, frame: FloatArray) -> Composer:
         def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
             out[...] = self.images[start : start + len(out)]
+
+        return compose
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """The copies of several batches of one frame, one batch after the other."""
+
+    batches: Sequence[PerturbationBatch]
+
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self.batches)
+
+    def composer(self, frame: FloatArray) -> Composer:
+        composers = [batch.composer(frame) for batch in self.batches]
+        ends = np.cumsum([len(batch) for batch in self.batches])
+
+        def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
+            row = start
+            while row < start + len(out):
+                index = int(np.searchsorted(ends, row, side="right"))
+                first = int(ends[index]) - len(self.batches[index])
+                stop = min(int(ends[index]), start + len(out))
+                composers[index](out[row - start : stop - start], row - first, scratch)
+                row = stop
 
         return compose

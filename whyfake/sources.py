@@ -24,9 +24,9 @@ from .export.program import picture_shape, program_from_pt2
 from .export.trace import INPUT, OUTPUT, onnx_from_module, onnx_from_program, scores_of
 from .models import model_file
 from .onnx_graph import GraphInfo, Port, describe, fit, load_graph, pixels_to_scores
-from .perturbation import FloatArray
+from .perturbation import FloatArray, Pixels
 from .runtime import Detector
-from .runtime.detector import Lane, log_probs_from_scores
+from .runtime.detector import log_probs_from_scores
 from .runtime.onnxruntime_engine import OnnxRuntimeEngine
 
 if TYPE_CHECKING:
@@ -340,17 +340,10 @@ class OnnxScorer:
         self._content, self._card, self._what = content, card, what
         self._stripped, self._fixed = stripped, batch
         self._detector: Detector | None = None
-        self._lane: Lane | None = None
 
     def raw(self, images: FloatArray) -> FloatArray:
         """What the graph gives, (n, columns). Raises DetectorError, EngineError."""
-        lane = self._lane_for(len(images))
-        rows = []
-        for start in range(0, len(images), lane.rows):
-            part = images[start : start + lane.rows]
-            lane.buffer[: len(part)] = part
-            rows.append(lane.run(len(part)))
-        return np.concatenate(rows)
+        return self._detector_for(len(images)).raw(Pixels(images), images[0])
 
     def log_probs(self, images: FloatArray) -> FloatArray:
         """Log-probabilities (n, C), as `Detector` gives them."""
@@ -366,11 +359,9 @@ class OnnxScorer:
             return self.log_probs
         return lambda images: probabilities(self.raw(images), self._card)
 
-    def _lane_for(self, images: int) -> Lane:
+    def _detector_for(self, images: int) -> Detector:
         size = self._fixed or images
         if self._detector is None or self._detector.engine.batch != size:
             engine = OnnxRuntimeEngine(self._content, device="cpu", batch=size, name=self._what)
             self._detector = Detector(engine, self._card, stripped=self._stripped)
-            self._lane = self._detector.lane()
-        assert self._lane is not None
-        return self._lane
+        return self._detector

@@ -14,7 +14,7 @@ from emulated_cuda import Emulator
 from helpers import PACKAGE, numbers
 
 from whyfake.runtime.cuda import Cuda
-from whyfake.runtime.device_runner import DeviceRunner
+from whyfake.runtime.device_runner import ALIGNMENT, DeviceRunner, Piece
 
 ROW, ROWS = (3, 5, 7), 4
 
@@ -55,3 +55,34 @@ def test_closing_gives_the_memory_back(cuda: Cuda, emulator: Emulator) -> None:
     runner.run(numbers(0, (2, *ROW)))
     runner.close()
     assert cuda.memory()[0] == free
+
+
+def test_pieces_meet_in_one_batch(cuda: Cuda) -> None:
+    """Some come as pictures, some as codes that are made pictures of there; from four threads.
+
+    What composes here hands its codes on, by two copies, as the model does.
+    """
+    runner = identity(cuda)
+    row = int(np.prod(ROW))
+
+    def composing(codes: np.ndarray) -> Piece:
+        bounce = cuda.pinned(codes.shape, np.float32)
+
+        def compose(pointers: list[int], output: int, stream: int) -> None:
+            assert pointers[1] - pointers[0] == ALIGNMENT
+            cuda.download(bounce, pointers[1], stream)
+            cuda.upload(output, bounce, stream)
+
+        extra = np.arange(3, dtype=np.int32)  # before it, and of a length that is not aligned
+        return Piece(1, (extra, codes.reshape(-1, row)), compose)
+
+    def ask(turn: int) -> None:
+        wanted = numbers(turn, (ROWS, *ROW))
+        middle = wanted[1:3].reshape(2, row).copy()
+        first, last = wanted[:1].copy(), wanted[3:].copy()
+        pieces = [Piece(0, (first,)), composing(middle), Piece(3, (last,))]
+        np.testing.assert_array_equal(runner.run_pieces(pieces, ROWS), wanted)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(40)))
+    runner.close()

@@ -2,39 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable
 from typing import Any
 
-import numpy as np
-
-from ..perturbation import Composer, FloatArray, PerturbationBatch, Scratch
-
-
-@dataclass(frozen=True, eq=False)
-class Stack:
-    """The copies of several batches of one frame, one batch after the other."""
-
-    batches: Sequence[PerturbationBatch]
-
-    def __len__(self) -> int:
-        return sum(len(batch) for batch in self.batches)
-
-    def composer(self, frame: FloatArray) -> Composer:
-        """Compose each copy as its own batch does."""
-        composers = [batch.composer(frame) for batch in self.batches]
-        ends = np.cumsum([len(batch) for batch in self.batches])
-
-        def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
-            row = start
-            while row < start + len(out):
-                index = int(np.searchsorted(ends, row, side="right"))
-                first = int(ends[index]) - len(self.batches[index])
-                stop = min(int(ends[index]), start + len(out))
-                composers[index](out[row - start : stop - start], row - first, scratch)
-                row = stop
-
-        return compose
+from ..perturbation import FloatArray, PerturbationBatch, Stack
 
 
 def together(

@@ -4,35 +4,55 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..card import DetectorCard
-from ..errors import DetectorError
+from ..errors import DetectorError, UsageError, unknown
 from ..onnx_graph import PIXELS, SCORES, check_one_column
-from ..perturbation import FloatArray, PerturbationBatch, Scratch
+from ..perturbation import FloatArray, PerturbationBatch, Pixels, Scratch
+from .choosing import choose
 from .engine import Engine
 
 _LANE_ROWS = 4
+
+Copies = Any
+"""A batch and its frame, ready to be composed: by the host a Composer, else what the engine has."""
+COMPOSITIONS = ("auto", "host", "device")
 
 
 class Detector:
     """A detector that answers with log-probabilities and counts what it is asked.
 
     `engine` takes `whyfake_pixels` (batch, 3, h, w) and gives `whyfake_scores`; `stripped` says
-    that a closing Sigmoid or Softmax was taken off, so that the scores are logits.
+    that a closing Sigmoid or Softmax was taken off, so that the scores are logits. `compose` says
+    where copies are composed, `host` or `device`, to the same within 1e-6; `auto` is the host on a
+    CPU, and on a GPU what `composition_rates` finds faster when the detector is first asked.
+    Raises UsageError where the engine cannot.
     """
 
     def __init__(
-        self, engine: Engine, card: DetectorCard, *, sha256: str = "", stripped: bool = False
+        self,
+        engine: Engine,
+        card: DetectorCard,
+        *,
+        sha256: str = "",
+        stripped: bool = False,
+        compose: str = "auto",
     ) -> None:
+        if compose not in ("auto", *engine.compositions):
+            raise UsageError(unknown("compose", compose, ("auto", *engine.compositions)))
         self.engine = engine
+        self._compose = compose
+        self._settled = False
         self.card = card
         self.sha256 = sha256
         self.real = tuple(card.classes.index(name) for name in card.real)
         self._stripped = stripped
         self._lock = threading.Lock()
+        self._settling = threading.Lock()
         self._seen = 0
         self._lane: Lane | None = None
 
@@ -53,7 +73,21 @@ class Detector:
 
     def lane(self) -> Lane:
         """A place for one thread to compose and run batches."""
-        return Lane(self)
+        return self.lane_on(self.settle_composition())
+
+    def lane_on(self, composition: str) -> Lane:
+        """One that composes on the `host` or on the `device`, whatever is settled."""
+        return Lane(self, composition)
+
+    def settle_composition(self) -> str:
+        """Where copies are composed, `engine.composition`; found out the first time it matters."""
+        with self._settling:
+            if not self._settled:
+                asked = self._compose, "as asked"
+                found = choose(self) if self._compose == "auto" else asked
+                self.engine.composition, self.engine.composition_why = found
+                self._settled = True
+        return self.engine.composition
 
     def log_probs(self, images: FloatArray) -> FloatArray:
         """Log-probabilities (N, C) float32 of images (N, 3, h, w) float32 RGB in [0, 1].
@@ -69,25 +103,32 @@ class Detector:
                 f"{self.card.name} wants images (N, 3, {self.size[0]}, {self.size[1]}), "
                 f"got {images.shape}"
             )
-        lane = self._own_lane()
         if not len(images):
             return np.empty((0, len(self.card.classes)), np.float32)
-        rows = []
-        for start in range(0, len(images), lane.rows):
-            part = images[start : start + lane.rows]
-            lane.buffer[: len(part)] = part
-            rows.append(lane.run(len(part)))
-        return self.decode(np.concatenate(rows))
+        return self.ask(Pixels(images), images[0])
 
     def ask(self, batch: PerturbationBatch, frame: FloatArray) -> FloatArray:
         """Log-probabilities (N, C) of a batch of perturbed copies of `frame`. Costs N images."""
-        lane, compose = self._own_lane(), batch.composer(frame)
+        return self.decode(self.raw(batch, frame))
+
+    def raw(self, batch: PerturbationBatch, frame: FloatArray) -> NDArray[np.float32]:
+        """What the engine gives (N, columns) for a batch, for `decode`. Costs N images."""
+        lane, copies = self._own_lane(), self.prepare(batch, frame)
         rows = []
         for start in range(0, len(batch), lane.rows):
             count = min(lane.rows, len(batch) - start)
-            compose(lane.buffer[:count], start, lane.scratch)
+            lane.compose(copies, start, start + count, 0)
             rows.append(lane.run(count))
-        return self.decode(np.concatenate(rows))
+        return np.concatenate(rows)
+
+    def prepare(self, batch: PerturbationBatch, frame: FloatArray) -> Copies:
+        """What `Lane.compose` needs to know of a batch of copies of `frame`, in any lane."""
+        return self.prepared(batch, frame, self.settle_composition())
+
+    def prepared(self, batch: PerturbationBatch, frame: FloatArray, composition: str) -> Copies:
+        """The same for lanes that compose there."""
+        on_device = composition == "device"
+        return self.engine.upload(batch, frame) if on_device else batch.composer(frame)
 
     def _own_lane(self) -> Lane:
         if self._lane is None:
@@ -137,18 +178,28 @@ class Detector:
 
 
 class Lane:
-    """One thread's buffers: compose into `buffer` (rows, 3, h, w), then `run(count)`.
+    """One thread's pictures: `compose` up to `rows` of them, then `run(count)`.
 
     `rows` is a few engine batches where these are small: pictures composed one after the other
     find frame and baseline in the processor's caches, which a run of the engine empties.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, composition: str = "host") -> None:
         self._detector = detector
-        batch = detector.engine.batch
-        self.rows = batch * max(1, _LANE_ROWS // batch)
-        self.buffer: FloatArray = detector.engine.host_array((self.rows, 3, *detector.size))
-        self.scratch = Scratch()
+        engine = detector.engine
+        self._canvas = engine.canvas() if composition == "device" else None
+        self.rows = engine.batch
+        if self._canvas is None:
+            self.rows *= max(1, _LANE_ROWS // engine.batch)
+            self.buffer: FloatArray = engine.host_array((self.rows, 3, *detector.size))
+            self.scratch = Scratch()
+
+    def compose(self, copies: Copies, start: int, stop: int, row: int) -> None:
+        """Make copies start … stop of a batch the pictures row … of the next run."""
+        if self._canvas is not None:
+            self._canvas.compose(copies, start, stop, row)
+        else:
+            copies(self.buffer[row : row + stop - start], start, self.scratch)
 
     def run(self, count: int) -> NDArray[np.float32]:
         """Raw scores (count, columns) of the first `count` pictures, for `Detector.decode`.
@@ -160,8 +211,17 @@ class Lane:
         self._detector._count(count)
         return parts[0][:count] if len(parts) == 1 else np.concatenate(parts)[:count]
 
+    def try_out(self, copies: Copies) -> None:
+        """Compose one engine batch and run it, without counting it."""
+        batch = self._detector.engine.batch
+        self.compose(copies, 0, batch, 0)
+        self._run_batch(0, batch)
+
     def _run_batch(self, start: int, batch: int) -> NDArray[np.float32]:
-        raw = self._detector.engine.run({PIXELS: self.buffer[start : start + batch]})[SCORES]
+        if self._canvas is not None:
+            raw = self._canvas.run()
+        else:
+            raw = self._detector.engine.run({PIXELS: self.buffer[start : start + batch]})[SCORES]
         if raw.shape[:1] != (batch,) and batch != 1:  # a batch of one may come squeezed
             raise DetectorError(
                 f"{self._detector.card.name} gave scores of shape {raw.shape} for {batch} pictures"

@@ -10,11 +10,13 @@ once. While one slot computes, another copies its pictures up:
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +29,30 @@ Enqueue = Callable[[int, int, int, int], None]
 are device pointers."""
 
 
+ALIGNMENT = 256
+"""In bytes, of whatever TensorRT reads or writes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """The pictures of a batch from `row` on: `arrays` go up, contiguous and aligned.
+
+    `compose(pointers, output, stream)` puts on a stream what makes pictures of them, one thread at
+    a time; without it there is one array, which is the pictures.
+    """
+
+    row: int
+    arrays: tuple[NDArray[Any], ...]
+    compose: Callable[[list[int], int, int], None] | None = None
+
+
 @dataclass
 class _Slot:
-    """One batch's place on the device; `graphs` are the recorded executions, by rows."""
+    """One batch's place on the device; `graphs` are the recorded executions, by rows.
+
+    The last of `codes` is `room` bytes for what pieces send up; those that became too small stay,
+    since to free memory is to wait for all other work.
+    """
 
     stream: int
     uploaded: int
@@ -38,6 +61,8 @@ class _Slot:
     output: int
     result: NDArray[np.float32]
     graphs: dict[int, int] = field(default_factory=dict)
+    codes: list[int] = field(default_factory=list)
+    room: int = 0
 
 
 class DeviceRunner:
@@ -95,21 +120,29 @@ class DeviceRunner:
             raise EngineError(
                 f"wanted 1 to {self._rows} rows of {self._input_shape}, got {batch.shape}"
             )
+        return self.run_pieces([Piece(0, (batch,))], count)
+
+    def run_pieces(self, pieces: Sequence[Piece], count: int) -> NDArray[np.float32]:
+        """Scores (count, …) of a batch that is put together on the device.
+
+        Rows that no piece makes hold whatever was there.
+        """
         slot = self._free.get()
         try:
             if self._closed:
                 raise EngineError("the engine is closed")
-            return self._run(slot, batch, count)
+            return self._run(slot, pieces, count)
         finally:
             self._free.put(slot)
 
-    def _run(self, slot: _Slot, batch: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    def _run(self, slot: _Slot, pieces: Sequence[Piece], count: int) -> NDArray[np.float32]:
         cuda = self._cuda
         try:
-            cuda.upload(slot.input, batch, slot.stream)
+            composing = self._send(slot, pieces)
             cuda.record(slot.uploaded, slot.stream)
             with self._turn:
                 cuda.wait(self._compute, slot.uploaded)
+                self._compose(composing)
                 graph = self._graph(slot, count)
                 if graph is None:
                     self._enqueue(slot.input, slot.output, count, self._compute)
@@ -123,6 +156,36 @@ class DeviceRunner:
             cuda.synchronize(slot.stream)
         scores: NDArray[np.float32] = result.copy()
         return scores
+
+    def _send(self, slot: _Slot, pieces: Sequence[Piece]) -> list[Callable[[], None]]:
+        """Put all copies up on the slot's stream; what is then to be composed."""
+        drawn = [array for piece in pieces if piece.compose for array in piece.arrays]
+        needed = sum(_aligned(array.nbytes) for array in drawn)
+        if needed > slot.room:
+            slot.codes.append(self._cuda.allocate(2 * needed))
+            slot.room = 2 * needed
+        composing: list[Callable[[], None]] = []
+        place = slot.codes[-1] if slot.codes else 0
+        for piece in pieces:
+            target = slot.input + piece.row * prod(self._input_shape) * 4
+            if piece.compose is None:
+                self._cuda.upload(target, piece.arrays[0], slot.stream)
+                continue
+            pointers = []
+            for array in piece.arrays:
+                self._cuda.upload(place, array, slot.stream)
+                pointers.append(place)
+                place += _aligned(array.nbytes)
+            composing.append(functools.partial(piece.compose, pointers, target, self._compute))
+        return composing
+
+    def _compose(self, composing: list[Callable[[], None]]) -> None:
+        try:
+            for compose in composing:
+                compose()
+        except EngineError:  # what was put on the stream before still reads this slot's memory
+            self._cuda.synchronize(self._compute)
+            raise
 
     def _graph(self, slot: _Slot, count: int) -> int | None:
         """The recorded execution of so many rows; None where recording does not work.
@@ -156,4 +219,10 @@ class DeviceRunner:
         for slot in slots:
             self._cuda.free(slot.input)
             self._cuda.free(slot.output)
+            for codes in slot.codes:
+                self._cuda.free(codes)
             self._free.put(slot)  # a caller that waits learns that it is closed
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
+import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -12,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
+from ..perturbation import FloatArray, PerturbationBatch
+from .canvas import Canvas, OnDevice
 
 Arrays = Mapping[str, NDArray[Any]]
+_counting = threading.Lock()
 
 
 class Engine(abc.ABC):
@@ -33,6 +37,22 @@ class Engine(abc.ABC):
     inputs: tuple[str, ...]
     precision: str = "fp32"
     """What it computes in: NES asks for larger differences below `fp32`."""
+    compositions: tuple[str, ...] = ("host",)
+    """Where copies can be composed: `host`, and `device` where that is the GPU or asked for."""
+    composition: str = "host"
+    """Where they are, and `composition_why`; `Detector` settles both."""
+    composition_why: str = ""
+    _up = 0
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes handed over so far: pictures composed on the host, codes and what they refer to."""
+        return self._up
+
+    def count_up(self, nbytes: int) -> None:
+        """Add to `bytes_up`; from any thread."""
+        with _counting:
+            self._up += nbytes
 
     def run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Run one batch; every array has `batch` rows, C-contiguous. Raises EngineError."""
@@ -44,7 +64,16 @@ class Engine(abc.ABC):
                     f"{self.name}: input '{name}' must be contiguous with {self.batch} rows, "
                     f"got {array.shape}"
                 )
+        self.count_up(sum(array.nbytes for array in arrays.values()))
         return self._run(arrays)
+
+    def upload(self, batch: PerturbationBatch, frame: FloatArray) -> list[OnDevice[Any]]:
+        """Make a batch of copies of `frame` ready to be composed on the device, by any canvas."""
+        raise EngineError(f"{self.name} cannot compose on its device: compose on the host")
+
+    def canvas(self) -> Canvas[Any]:
+        """One thread's `batch` pictures on the device."""
+        raise EngineError(f"{self.name} cannot compose on its device: compose on the host")
 
     def host_array(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """A float32 array of zeros to compose batches in, where `run` reads them fastest."""

@@ -6,10 +6,10 @@ import hashlib
 from pathlib import Path
 
 from ..card import DetectorCard, find_card, read_card
-from ..errors import CardError, DetectorError, UsageError
+from ..errors import CardError, DetectorError, UsageError, unknown
 from ..models import BUNDLED, model_file
 from ..onnx_graph import fit, load_graph, pixels_to_scores
-from .detector import Detector
+from .detector import COMPOSITIONS, Detector
 from .devices import Device, parse_device
 from .onnxruntime_engine import OnnxRuntimeEngine
 
@@ -30,18 +30,23 @@ def load_detector(
     device: str = "auto",
     threads: int | None = None,
     batch: int | None = None,
+    compose: str = "auto",
 ) -> Detector:
     """Open a detector, ready to be asked.
 
     `model` is an ONNX file, an engine that `whyfake build` made, or `bundled` (the default), the
     demonstration detector that comes with whyfake. `card` overrides the card in the file or beside
     it. `device` is auto, cpu, cuda, ort-tensorrt or tensorrt, the last three with `:N` for one of
-    several GPUs; `threads` the CPU cores to use (all); `batch` the engine's batch size. Costs no
-    images. Raises DetectorError, CardError, EngineError, MissingExtraError, UsageError.
+    several GPUs; `threads` the CPU cores to use (all); `batch` the engine's batch size;
+    `compose` where perturbed copies are composed, `host`, `device` or what is faster (`auto`, see
+    Detector). Costs no images. Raises DetectorError, CardError, EngineError, MissingExtraError,
+    UsageError.
     """
     wanted = parse_device(device)
+    if compose not in COMPOSITIONS:
+        raise UsageError(unknown("compose", compose, COMPOSITIONS))
     if is_engine(model):
-        return _load_engine(Path(model), card, wanted, batch)
+        return _load_engine(Path(model), card, wanted, batch, compose)
     if wanted.kind == "tensorrt":
         raise UsageError(
             f"--device tensorrt runs engines, and {model} is none: whyfake build {model} --out "
@@ -65,7 +70,7 @@ def load_detector(
     )
     if info.precision != "fp32":
         engine.precision = info.precision
-    return Detector(engine, card, sha256=info.sha256, stripped=stripped)
+    return Detector(engine, card, sha256=info.sha256, stripped=stripped, compose=compose)
 
 
 def _checked(card: DetectorCard) -> DetectorCard:
@@ -113,7 +118,11 @@ def read_engine_card(
 
 
 def _load_engine(
-    path: Path, given: str | Path | DetectorCard | None, device: Device, batch: int | None
+    path: Path,
+    given: str | Path | DetectorCard | None,
+    device: Device,
+    batch: int | None,
+    compose: str,
 ) -> Detector:
     if device.kind not in ("auto", "tensorrt"):
         raise UsageError(
@@ -128,4 +137,4 @@ def _load_engine(
     if engine.picture != wanted:
         engine.close()
         raise CardError(f"{path} takes pictures {engine.picture}, the card says {wanted}")
-    return Detector(engine, card, sha256=digest)
+    return Detector(engine, card, sha256=digest, compose=compose)

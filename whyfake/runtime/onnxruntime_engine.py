@@ -20,8 +20,11 @@ from numpy.typing import NDArray
 from ..errors import DetectorError, EngineError, UsageError, require
 from ..files import cache_folder
 from ..onnx_graph import PIXELS
+from ..perturbation import FloatArray, PerturbationBatch
+from .canvas import Canvas, OnDevice
 from .devices import Device, parse_device
 from .engine import Arrays, Engine, cpu_count
+from .onnxruntime_composition import OrtCanvas, OrtComposition
 
 _GPU_BATCH = 64
 _HEAVY = 4_000_000
@@ -84,6 +87,13 @@ class OnnxRuntimeEngine(Engine):
         self.batch = fixed or batch or (_GPU_BATCH if on_gpu else 2 if length > _HEAVY else 1)
         self._gpu = used if on_gpu else None
         self._bound = threading.local()
+        self._composition: OrtComposition | None = None
+        if size is not None:
+            self.compositions = ("host", "device")
+            place = ("cuda", used.index) if on_gpu else ("cpu", 0)
+            self._composition = OrtComposition(
+                self._ort, self._open_composition, place, size, self.count_up
+            )
 
     def _open(self, model: Any, providers: list[Any], name: str) -> Any:
         options = self._ort.SessionOptions()
@@ -101,6 +111,15 @@ class OnnxRuntimeEngine(Engine):
             return session
         except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen kinds of its own
             raise DetectorError(f"{name}: onnxruntime cannot load it: {_line(error)}") from None
+
+    def _open_composition(self, content: bytes) -> Any:
+        """A session beside the detector's; on a GPU always CUDA's, which has nothing to build."""
+        if self._gpu is None:
+            return self._open(content, [("CPUExecutionProvider", {})], "composition")
+        providers = _gpu_providers(Device("cuda", self._gpu.index), self.batch, None)
+        return self._gpu_session(
+            content, Device("cuda", self._gpu.index), providers, "composition", True
+        )
 
     def _gpu_session(
         self, model: Any, gpu: Device, providers: list[Any], name: str, insist: bool
@@ -142,6 +161,20 @@ class OnnxRuntimeEngine(Engine):
             raise EngineError(f"onnxruntime failed on a batch: {_line(error)}") from None
         return dict(zip(self._outputs, results, strict=True))
 
+    def upload(self, batch: PerturbationBatch, frame: FloatArray) -> list[OnDevice[Any]]:
+        """Make a batch ready to be composed where the session is."""
+        if self._composition is None:
+            return super().upload(batch, frame)
+        return self._composition.upload(batch, frame)
+
+    def canvas(self) -> Canvas[Any]:
+        """Pictures that are composed where the session is."""
+        if self._session is None:
+            raise EngineError(f"{self.name}: the engine is closed")
+        if self._composition is None:
+            return super().canvas()
+        return OrtCanvas(self._ort, self._composition, self._session, self.batch, self.count_up)
+
     def _binding(self, gpu: Device) -> Binding:
         """This thread's bound input and outputs."""
         found: Binding | None = getattr(self._bound, "binding", None)
@@ -151,8 +184,8 @@ class OnnxRuntimeEngine(Engine):
         return found
 
     def close(self) -> None:
-        """Drop the session and its memory."""
-        self._session = None
+        """Drop the sessions and their memory."""
+        self._session = self._composition = None
         self._bound = threading.local()
 
 

@@ -5,7 +5,7 @@ to wait until another coroutine has kept it. Anything else that it yields is a r
 out at once.
 
 `run` works in lanes, one thread each, as many as the engine can serve. A lane takes the next rows
-of whichever frames have some, composes them in its own buffer, runs them, and hands the scores to
+of whichever frames have some, composes them, runs them, and hands the scores to
 the frame they belong to; whoever completes a frame's batch resumes its coroutine. So one lane
 composes while another runs, engine batches are filled from many frames, and memory is bounded by
 the frames in flight.
@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import WhyfakeError
-from ..perturbation import Composer, FloatArray, PerturbationBatch
-from .detector import Detector, Lane
+from ..perturbation import FloatArray, PerturbationBatch
+from .detector import Copies, Detector, Lane
 from .engine import Engine
 
 Asking = Generator[Any, FloatArray, Any]
@@ -94,7 +94,7 @@ class _Running:
     """A job under way: the batch it waits for, and how far that is."""
 
     job: Job
-    compose: Composer | None = None
+    copies: Copies = None
     asked: int = 0
     taken: int = 0
     pending: int = 0
@@ -244,17 +244,17 @@ def _run_pieces(
 ) -> list[_Running]:
     """Compose and run one engine batch; the jobs whose batch is now complete."""
     started = time.perf_counter()
-    row = 0
-    for running, start, stop in pieces:
-        assert running.compose is not None
-        running.compose(lane.buffer[row : row + stop - start], start, lane.scratch)
-        row += stop - start
+    rows = sum(stop - start for _, start, stop in pieces)
     failure: WhyfakeError | None = None
     try:
-        scores = lane.run(row)
+        row = 0
+        for running, start, stop in pieces:
+            lane.compose(running.copies, start, stop, row)
+            row += stop - start
+        scores = lane.run(rows)
     except WhyfakeError as error:
         failure = error
-    spent = (time.perf_counter() - started) / row / detector.engine.lanes
+    spent = (time.perf_counter() - started) / rows / detector.engine.lanes
     complete = []
     row = 0
     with state.changed:
@@ -290,7 +290,7 @@ def _advance(state: _State, detector: Detector, running: _Running) -> None:
     """Resume a coroutine with its scores, up to its next batch or its end."""
     started = time.perf_counter()
     coroutine, raw, name = running.job.coroutine, running.scores, running.job.key
-    running.scores = running.compose = None
+    running.scores = running.copies = None
     events: list[Delivered | Failed] = []
     ended = False
 
@@ -314,7 +314,7 @@ def _advance(state: _State, detector: Detector, running: _Running) -> None:
                 events.append(Delivered(name, asked, spent(), last=False))
             asked = next(coroutine)
         else:
-            running.compose = asked.composer(running.job.frame)
+            running.copies = detector.prepare(asked, running.job.frame)
     except StopIteration as stop:
         ended = True
         events.append(Delivered(name, stop.value, spent(), last=True))

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError, UsageError
 from ..onnx_graph import PIXELS, SCORES
+from ..perturbation import FloatArray, PerturbationBatch
 from ..tensorrt_api import TITLES, TensorRt, load_tensorrt, message_log
+from .canvas import Canvas, OnDevice
 from .cuda import Cuda, open_cuda
 from .device_runner import DeviceRunner
 from .engine import Arrays, Engine, cpu_count
+from .tensorrt_composition import TensorRtCanvas, TensorRtComposition
 
 _MOST_LANES = 4
 """Lanes compose on the host; with two of them the engine waits for NumPy, beyond four they wait."""
@@ -32,6 +35,8 @@ class TensorRtEngine(Engine):
     builds it anew.
     """
 
+    compositions = ("host", "device")
+
     def __init__(
         self,
         path: Path,
@@ -42,6 +47,7 @@ class TensorRtEngine(Engine):
         name: str = "",
     ) -> None:
         self._runner: DeviceRunner | None = None
+        self._composition: TensorRtComposition | None = None
         self._cuda: Cuda | None = None
         self._path = name or str(path)
         self._record = record
@@ -118,6 +124,10 @@ class TensorRtEngine(Engine):
             input_shape=source[1:],
             output_shape=sink[1:],
         )
+        height, width = self.picture[-2:]
+        self._composition = TensorRtComposition(
+            tensorrt, self._runtime, cuda, (height, width), self.batch, self.count_up
+        )
 
     def _new_context(self, trt: Any) -> Any:
         """An execution context; of RTX one that compiles its kernels when they are first wanted.
@@ -178,6 +188,18 @@ class TensorRtEngine(Engine):
         array[...] = 0
         return array
 
+    def upload(self, batch: PerturbationBatch, frame: FloatArray) -> list[OnDevice[Any]]:
+        """Make a batch ready to be composed on the device."""
+        if self._composition is None:
+            raise EngineError(f"{self._path}: the engine is closed")
+        return self._composition.upload(batch, frame)
+
+    def canvas(self) -> Canvas[Any]:
+        """Pictures that are composed on the device."""
+        if self._composition is None or self._runner is None:
+            raise EngineError(f"{self._path}: the engine is closed")
+        return TensorRtCanvas(self._composition, self._runner, self.host_array, self.count_up)
+
     def _run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         if self._runner is None:
             raise EngineError(f"{self._path}: the engine is closed")
@@ -190,6 +212,9 @@ class TensorRtEngine(Engine):
         if self._runner is not None:
             self._runner.close()
         with self._cuda.current():  # TensorRT frees its memory as these go
+            if self._composition is not None:
+                self._composition.close()
+            self._composition = None
             self._runner = self._context = self._engine = self._runtime = None
         self._cuda.close()
         self._cuda = None
