@@ -14,7 +14,7 @@ from ..onnx_graph import PIXELS, SCORES, check_one_column
 from ..perturbation import Composer, FloatArray, PerturbationBatch, Pixels, Scratch
 from .engine import Engine
 
-_LANE_ROWS = 4
+_LANE_ROWS = 8
 
 Copies = Composer
 """A batch and its frame, ready to be composed; lanes take it as it is."""
