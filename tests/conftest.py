@@ -60,3 +60,9 @@ def emulated_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if COMPILER is None:
         pytest.skip("needs a C compiler")
     return build(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads the user's cache, or writes there: a remembered layout would change scores."""
+    monkeypatch.setenv("WHYFAKE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -220,6 +220,8 @@ def _explanation(
             "engine": detector.engine.name,
             "device": detector.engine.device,
             "precision": detector.engine.precision,
+            "batch": detector.engine.batch,
+            "threads": detector.engine.threads,
         },
         versions=_versions(),
         notes=_notes(state, method, baseline, adversary),

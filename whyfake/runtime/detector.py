@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass, fields, replace
 from types import TracebackType
 
 import numpy as np
@@ -13,11 +14,48 @@ from ..errors import DetectorError
 from ..onnx_graph import PIXELS, SCORES, check_one_column
 from ..perturbation import Composer, FloatArray, PerturbationBatch, Pixels, Scratch
 from .engine import Engine
+from .layout import Found
+from .throughput import layout_of
 
 _LANE_ROWS = 8
 
 Copies = Composer
 """A batch and its frame, ready to be composed; lanes take it as it is."""
+
+
+@dataclass
+class Stages:
+    """What lanes did: their seconds by stage, summed over lanes, and bytes to and from the engine.
+
+    `waiting` is for something to do, or for another lane to let go of what they share.
+    """
+
+    composing: float = 0.0
+    running: float = 0.0
+    handing_back: float = 0.0
+    resuming: float = 0.0
+    waiting: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    def copy(self) -> Stages:
+        """The numbers of now."""
+        return replace(self)
+
+    def add(self, other: Stages) -> None:
+        """Add another's numbers to these."""
+        for item in fields(self):
+            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+
+    def since(self, earlier: Stages) -> Stages:
+        """What came after `earlier`."""
+        return Stages(
+            *(getattr(self, item.name) - getattr(earlier, item.name) for item in fields(self))
+        )
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage."""
+        return {item.name: getattr(self, item.name) for item in fields(self)[:-2]}
 
 
 class Detector:
@@ -33,8 +71,10 @@ class Detector:
         self.engine = engine
         self.card = card
         self.sha256 = sha256
+        self.layout = Found(layout_of(engine), "rule")
         self.real = tuple(card.classes.index(name) for name in card.real)
         self._stripped = stripped
+        self.stages = Stages()
         self._lock = threading.Lock()
         self._seen = 0
         self._lane: Lane | None = None
@@ -43,6 +83,14 @@ class Detector:
     def size(self) -> tuple[int, int]:
         """Height and width of the frames it wants."""
         return self.card.input.height, self.card.input.width
+
+    @property
+    def layout_record(self) -> dict[str, int]:
+        """What a record of settings says of the layout: nothing where the rule holds."""
+        engine = self.engine
+        if engine.batch == (engine.rule_batch or engine.batch) and engine.threads == 1:
+            return {}
+        return {"batch": engine.batch, "threads": engine.threads}
 
     @property
     def exact(self) -> bool:
@@ -99,6 +147,12 @@ class Detector:
             self._lane = self.lane()
         return self._lane
 
+    def account(self, lane: Lane) -> None:
+        """Add what a lane did to `stages`, once it is done."""
+        with self._lock:
+            self.stages.add(lane.stages)
+        lane.stages = Stages()
+
     def _count(self, images: int) -> None:
         with self._lock:
             self._seen += images
@@ -154,6 +208,7 @@ class Lane:
         self.rows = batch * max(1, _LANE_ROWS // batch)
         self.buffer: FloatArray = detector.engine.host_array((self.rows, 3, *detector.size))
         self.scratch = Scratch()
+        self.stages = Stages()
 
     def compose(self, copies: Copies, start: int, stop: int, row: int) -> None:
         """Make copies start … stop of a batch the pictures row … of the next run."""
@@ -175,6 +230,8 @@ class Lane:
             raise DetectorError(
                 f"{self._detector.card.name} gave scores of shape {raw.shape} for {batch} pictures"
             )
+        self.stages.bytes_in += self.buffer[:batch].nbytes
+        self.stages.bytes_out += raw.nbytes
         rows: NDArray[np.float32] = raw.reshape(batch, -1)
         return rows
 

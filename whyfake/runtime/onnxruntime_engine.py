@@ -22,6 +22,7 @@ from ..files import cache_folder
 from ..onnx_graph import PIXELS
 from .devices import Device, parse_device
 from .engine import Arrays, Engine, cpu_count
+from .throughput import Layout
 
 _GPU_BATCH = 64
 _HEAVY = 4_000_000
@@ -38,7 +39,8 @@ class OnnxRuntimeEngine(Engine):
     `model` is a path or the serialised model; `device` one of auto, cpu, cuda, cuda:N, ort-tensorrt
     or ort-tensorrt:N, where auto takes CUDA if it works here; `threads` the CPU lanes; `batch` the
     batch size, unless the model fixes it; `size` the height and width of its pictures, which
-    ort-tensorrt builds for. Raises MissingExtraError, EngineError (no such device), DetectorError.
+    ort-tensorrt builds for; `layout` replaces the rules for batch, lanes and the threads in each.
+    Raises MissingExtraError, EngineError (no such device), DetectorError.
     """
 
     def __init__(
@@ -50,12 +52,15 @@ class OnnxRuntimeEngine(Engine):
         batch: int | None = None,
         size: tuple[int, int] | None = None,
         name: str = "model",
+        layout: Layout | None = None,
     ) -> None:
         wanted = parse_device(device)
         for option, count in (("threads", threads), ("batch", batch)):
             if count is not None and count < 1:
                 raise UsageError(f"{option} must be 1 or more, got {count}")
         self._ort = require("onnxruntime", "cpu", "running a detector")
+        self.threads = 1 if layout is None else layout.threads
+        wished = batch or (None if layout is None else layout.batch)
         self._session: Any = None
         used = Device("cpu")
         if wanted.kind != "cpu":
@@ -63,7 +68,7 @@ class OnnxRuntimeEngine(Engine):
                 with contextlib.suppress(ImportError):  # loads libnvinfer where pip installed it
                     importlib.import_module("tensorrt_libs")
             gpu = Device("cuda") if wanted.kind == "auto" else wanted
-            providers = _gpu_providers(gpu, batch or _GPU_BATCH, size)
+            providers = _gpu_providers(gpu, wished or _GPU_BATCH, size)
             self._session = self._gpu_session(model, gpu, providers, name, wanted.kind != "auto")
             used = gpu if self._session is not None else used
         on_gpu = self._session is not None
@@ -72,6 +77,8 @@ class OnnxRuntimeEngine(Engine):
         self.name = f"onnxruntime {self._ort.__version__}"
         self.device = str(used)
         self.lanes = 2 if on_gpu else threads or cpu_count()
+        if layout is not None:
+            self.lanes = layout.lanes
         # the TensorRT provider rounds float32 to TF32, and has no option not to
         self.precision = "tf32" if used.kind == "ort-tensorrt" else "fp32"
         source = self._session.get_inputs()[0]
@@ -81,13 +88,16 @@ class OnnxRuntimeEngine(Engine):
         if fixed is not None and batch not in (None, fixed):
             raise UsageError(f"{name} fixes its batch at {fixed}; it cannot run at {batch}")
         length = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
-        self.batch = fixed or batch or (_GPU_BATCH if on_gpu else 2 if length > _HEAVY else 1)
+        self.free_batch = fixed is None and used.kind != "ort-tensorrt"
+        rule = _GPU_BATCH if on_gpu else 2 if length > _HEAVY else 1
+        self.rule_batch = fixed or rule
+        self.batch = fixed or wished or rule
         self._gpu = used if on_gpu else None
         self._bound = threading.local()
 
     def _open(self, model: Any, providers: list[Any], name: str) -> Any:
         options = self._ort.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what matters comes as an exception
         try:
