@@ -12,7 +12,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,20 @@ def remember(key: dict[str, Any], layout: Layout, rates: tuple[Rate, ...]) -> Pa
     content = {"key": key, "layout": asdict(layout), "measured": table}
     write_file(path, (json.dumps(content, indent=1) + "\n").encode())
     return path
+
+
+def layout_from_record(record: Mapping[str, Any], threads: int | None) -> Layout | None:
+    """The layout that results were made with, from what they keep of their detector.
+
+    None, the rule's, where they keep none. The number of lanes changes no score: they are what
+    `threads`, or the machine, has cores for, and on a GPU the rule's two.
+    """
+    batch, own = record.get("batch"), record.get("threads", 1)
+    if type(batch) is not int or type(own) is not int or batch < 1 or own < 1:
+        return None
+    if str(record.get("device", "cpu")) != "cpu":
+        return Layout(batch, 2, own)
+    return Layout(batch, max(1, (threads or cpu_count()) // own), own)
 
 
 def _path(key: dict[str, Any], folder: Path) -> Path:
