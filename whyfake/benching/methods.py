@@ -54,8 +54,11 @@ class Shortened:
             plain = plain.with_budget(self.images)
             nes = _shorter(nes, self.images)
         if frames > 1:
-            budget = max(plain.explainer(name).images() for name in ("lime", "rise"))
-            plain = plain.with_budget(max(32, budget // frames))
+            share = max(32, plain.rise.images() // frames)
+            least = min(4 * (plain.sobol.grid**2 + 2), plain.sobol.images())  # or it asks nothing
+            plain = plain.with_budget(share)
+            sobol = plain.sobol.with_budget(max(share, least))
+            plain = dataclasses.replace(plain, sobol=sobol)
             nes = _shorter(nes, nes.images() // frames)
         return dataclasses.replace(plain, nes=nes)
 

@@ -28,7 +28,7 @@ class Opening:
     device: str = "auto"
     threads: int | None = None
     planned: int = 0
-    """Images that will be asked: where it is worth it, and no ledger tells, layouts are measured."""
+    """Images that will be asked: where it is worth it, and no ledger tells, it is measured."""
     begun: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the ledger has of detectors, by hash: the layout that a run began with holds."""
 
