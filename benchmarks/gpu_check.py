@@ -23,9 +23,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from engine_efficiency import NES_STEPS, fake_seeing, picture
-
 import whyfake
+from whyfake.benching.methods import calls_it_fake, portraits
 from whyfake.building import BuildRequest, build_engine
 from whyfake.errors import WhyfakeError
 from whyfake.explainers import Nes
@@ -91,7 +90,7 @@ def measure(device: str, model: Path, card: Any, folder: Path, args: Any) -> Any
 
 def timed(detector: Any, method: str, count: int, settings: Any, rate: float) -> dict[str, float]:
     """One method on `count` frames at once; the frames are shifted, so that all are different."""
-    frames = [picture()[shift:, :224] for shift in range(count)]
+    frames = portraits(count)
     list(whyfake.explain_many(detector, frames[:1], method=method, settings=settings))  # warm
     seen, started = detector.images_seen, time.perf_counter()
     list(whyfake.explain_many(detector, frames, method=method, settings=settings))
@@ -131,7 +130,9 @@ def main() -> None:
             model = folder / "b0.onnx"
             maker = Path(__file__).with_name("make_detector.py")
             subprocess.run([sys.executable, str(maker), str(model)], check=True)
-        with fake_seeing(model, picture(), None) as plain:
+        with calls_it_fake(
+            lambda card: whyfake.load_detector(model, card=card, device="cpu")
+        ) as plain:
             card = dataclasses.replace(plain.card, parity={}, engine={})
         for device in args.devices.split(","):
             print(f"{device} …", file=sys.stderr)

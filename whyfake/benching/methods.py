@@ -98,7 +98,7 @@ def run_methods(
     step: Step,
 ) -> Iterator[MethodRun]:
     """Every method, `wanted.repeats` times, on one frame and then on MANY together."""
-    with _calls_it_fake(open_detector) as detector:
+    with calls_it_fake(open_detector) as detector:
         frames = [count for count in (1, MANY) if count == 1 or wanted.many]
         total, done = len(frames) * wanted.repeats * len(wanted.methods), 0
         for count in frames:  # what is imported or built at first use is not to be timed
@@ -167,7 +167,7 @@ def _explain(
     return real
 
 
-def _calls_it_fake(open_detector: Callable[[DetectorCard | None], Detector]) -> Detector:
+def calls_it_fake(open_detector: Callable[[DetectorCard | None], Detector]) -> Detector:
     """The detector, with `real` put on the other class if it calls the picture real.
 
     The adversarial forms have work to do only on what is called fake; for speed it does not matter

@@ -1,8 +1,8 @@
 """ONNX Runtime as the back-end: one session for the whole run, on the CPU or an NVIDIA device.
 
 On a CPU the cores are used as lanes: one session with a single thread of its own, run by several
-threads of ours on one picture each. That beats one many-threaded session (see
-benchmarks/engine_efficiency.py), lets composing pictures overlap with running them, and makes
+threads of ours on one picture each. That beats one many-threaded session (`whyfake bench` shows
+it), lets composing pictures overlap with running them, and makes
 scores independent of the thread count. On a GPU each lane has a bound input on the device.
 """
 
@@ -27,8 +27,8 @@ from .throughput import Layout
 _GPU_BATCH = 64
 _HEAVY = 4_000_000
 """Bytes of model over which the CPU's batch is 2: weights that its caches do not hold are then read
-half as often. Lighter models run fastest one picture at a time. A rule instead of a measurement, so
-that the same model runs at the same batch, to the same bits, every time."""
+half as often. Lighter models run fastest one picture at a time. A rule, so that the same model runs at the
+same batch, to the same bits, every time: until a measurement, made on purpose, is remembered."""
 
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "ort-tensorrt": "TensorrtExecutionProvider"}
 
