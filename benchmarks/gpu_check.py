@@ -62,7 +62,7 @@ def measure(device: str, model: Path, card: Any, folder: Path, args: Any) -> Any
                 raise
             print(f"  {device}, batch {batch}: {error}", file=sys.stderr)
     best = max(rates, key=lambda batch: rates[batch])
-    settings = whyfake.Settings(nes=Nes(steps=NES_STEPS))
+    settings = whyfake.Settings(nes=Nes(steps=10))
     if args.samples is not None:
         settings = whyfake.Settings(nes=Nes(steps=1)).with_budget(args.samples)
     with (

@@ -73,7 +73,7 @@ def explain(
     from ..results import Results
     from ..settings import preset as preset_of
     from ..settings import read_settings
-    from ..terminal.opening import first_record, open_aloud
+    from ..terminal.opening import first_record, open_aloud, tune_aloud
     from ..terminal.run import Report
 
     settings = preset_of(preset)
@@ -91,12 +91,12 @@ def explain(
         card=card,
         device=device,
         threads=threads,
-        planned=len(sources) * request.images(),
         begun=begun,
     ) as opened:
         check_request(request, opened)
         results = Results(out)
         todo = unfinished(sources, request, opened, results) if resume else sources
+        tune_aloud(opened, len(todo) * request.images())
         with Report(len(todo), request, opened, as_json=json) as report:
             for outcome in explain_to_folder(opened, todo, request, results, report.tick):
                 report.show(outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from types import TracebackType
 
@@ -14,8 +15,8 @@ from ..errors import DetectorError
 from ..onnx_graph import PIXELS, SCORES, check_one_column
 from ..perturbation import Composer, FloatArray, PerturbationBatch, Pixels, Scratch
 from .engine import Engine
-from .layout import Found
-from .throughput import layout_of
+from .layout import Found, settle
+from .throughput import Layout, layout_of
 
 _LANE_ROWS = 8
 
@@ -72,6 +73,7 @@ class Detector:
         self.card = card
         self.sha256 = sha256
         self.layout = Found(layout_of(engine), "rule")
+        self.reopen: Callable[[Layout], Engine] | None = None
         self.real = tuple(card.classes.index(name) for name in card.real)
         self._stripped = stripped
         self.stages = Stages()
@@ -146,6 +148,17 @@ class Detector:
         if self._lane is None:
             self._lane = self.lane()
         return self._lane
+
+    def tune(self, planned: int) -> None:
+        """Measure the layout, and go on with what is found, if `planned` images are worth it.
+
+        Only where the rule holds so far, and while no lane is at work. Costs no images.
+        """
+        if self.layout.how == "rule" and self.reopen is not None and self.layout.key is not None:
+            self.engine, self.layout = settle(
+                self.engine, self.reopen, self.layout.key, self.size, planned
+            )
+            self._lane = None
 
     def account(self, lane: Lane) -> None:
         """Add what a lane did to `stages`, once it is done."""

@@ -91,6 +91,13 @@ def load_detector(
         engine, found = settle(engine, open_engine, key, size, planned)
     detector = Detector(engine, card, sha256=info.sha256, stripped=stripped)
     detector.layout = found
+
+    def reopen(layout: Layout) -> Engine:  # from the file: the graph is not kept for it
+        return load_detector(
+            model, card=card, device=device, threads=threads, layout=layout, tune=False
+        ).engine
+
+    detector.reopen = reopen if tune else None
     return detector
 
 

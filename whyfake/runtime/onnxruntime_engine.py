@@ -27,8 +27,9 @@ from .throughput import Layout
 _GPU_BATCH = 64
 _HEAVY = 4_000_000
 """Bytes of model over which the CPU's batch is 2: weights that its caches do not hold are then read
-half as often. Lighter models run fastest one picture at a time. A rule, so that the same model runs at the
-same batch, to the same bits, every time: until a measurement, made on purpose, is remembered."""
+half as often. Lighter models run fastest one picture at a time. A rule, so that the same model runs
+at the same batch, to the same bits, every time: until a measurement, made on purpose, is
+remembered."""
 
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "ort-tensorrt": "TensorrtExecutionProvider"}
 

@@ -36,6 +36,12 @@ def open_aloud(
     return detector
 
 
+def tune_aloud(detector: Detector, planned: int) -> None:
+    """Measure the layout if `planned` images are worth it, and say what was found."""
+    detector.tune(planned)
+    say_layout(detector)
+
+
 def say_layout(detector: Detector) -> None:
     """One line on stderr if the layout was measured just now."""
     found = detector.layout
