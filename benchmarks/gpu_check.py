@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engine_efficiency import NES_STEPS, fake_seeing, picture
 
 import whyfake
+from whyfake.benching.methods import calls_it_fake, portraits
 from whyfake.building import BuildRequest, build_engine
 from whyfake.errors import WhyfakeError
 from whyfake.explainers import Directions, Nes
@@ -65,7 +65,7 @@ def composition(detector: Any) -> dict[str, Any]:
     """
     rng = np.random.default_rng(0)
     height, width = detector.size
-    frame = np.ascontiguousarray(picture()[:height, :width].transpose(2, 0, 1), np.float32) / 255
+    frame = np.ascontiguousarray(portraits(1)[0][:height, :width].transpose(2, 0, 1), np.float32) / 255
     count = 3 * detector.engine.batch - 1  # with a tail
     rows = np.arange(height * width).reshape(height, width) * 50 // (height * width)
     shifts = rng.integers(0, min(height, width) // 8, (count, 2))
@@ -111,7 +111,7 @@ def measure(device: str, model: Path, card: Any, folder: Path, args: Any) -> Any
                 raise
             print(f"  {device}, batch {batch}: {error}", file=sys.stderr)
     best = max(rates, key=lambda batch: rates[batch])
-    settings = whyfake.Settings(nes=Nes(steps=NES_STEPS))
+    settings = whyfake.Settings(nes=Nes(steps=10))
     if args.samples is not None:
         settings = whyfake.Settings(nes=Nes(steps=1)).with_budget(args.samples)
     with (
@@ -141,7 +141,7 @@ def measure(device: str, model: Path, card: Any, folder: Path, args: Any) -> Any
 
 def timed(detector: Any, method: str, count: int, settings: Any, rate: float) -> dict[str, float]:
     """One method on `count` frames at once; the frames are shifted, so that all are different."""
-    frames = [picture()[shift:, :224] for shift in range(count)]
+    frames = portraits(count)
     list(whyfake.explain_many(detector, frames[:1], method=method, settings=settings))  # warm
     up, seen, started = detector.engine.bytes_up, detector.images_seen, time.perf_counter()
     list(whyfake.explain_many(detector, frames, method=method, settings=settings))
@@ -186,7 +186,9 @@ def main() -> None:
             model = folder / "b0.onnx"
             maker = Path(__file__).with_name("make_detector.py")
             subprocess.run([sys.executable, str(maker), str(model)], check=True)
-        with fake_seeing(model, picture(), None) as plain:
+        with calls_it_fake(
+            lambda card: whyfake.load_detector(model, card=card, device="cpu")
+        ) as plain:
             card = dataclasses.replace(plain.card, parity={}, engine={})
         for device in args.devices.split(","):
             print(f"{device} …", file=sys.stderr)

@@ -5,6 +5,7 @@ REQUIRE_GPU=1 turns every skip of a test marked `gpu` into a failure: for machin
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -60,3 +61,22 @@ def emulated_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if COMPILER is None:
         pytest.skip("needs a C compiler")
     return build(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, Any, None]:
+    """No test reads the user's cache, or writes there: a remembered layout would change scores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WHYFAKE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_cache(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor what another test has remembered."""
+    name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
+    monkeypatch.setenv("WHYFAKE_CACHE", str(tmp_path_factory.getbasetemp() / "caches" / name))

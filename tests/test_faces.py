@@ -19,6 +19,7 @@ from whyfake.media.faces import Cascade, Face, GivenBoxes, WholeFrame, YuNet, fa
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No face model anywhere."""
     monkeypatch.delenv("WHYFAKE_FACE_MODEL", raising=False)
+    monkeypatch.delenv("WHYFAKE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
 

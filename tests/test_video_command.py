@@ -35,6 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, and no face model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WHYFAKE_FACE_MODEL", raising=False)
+    monkeypatch.delenv("WHYFAKE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-cache"))
     return tmp_path
 

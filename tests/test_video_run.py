@@ -32,6 +32,7 @@ SECONDS = re.compile(r'"seconds": [0-9.e+-]+')
 def cascade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Faces are found by the cascade, whatever this machine's user has."""
     monkeypatch.delenv("WHYFAKE_FACE_MODEL", raising=False)
+    monkeypatch.delenv("WHYFAKE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-cache"))
 
 
@@ -422,6 +423,7 @@ def test_a_face_that_fails_is_named_and_the_rest_goes_on(
     assert starts[0] is None
     assert "the explanation failed" in (result.folder / "report.html").read_text()
     monkeypatch.undo()
+    monkeypatch.delenv("WHYFAKE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-cache"))
     again = explain_video(detector, clip, tmp_path / "out", **how)
     assert again.failures == ()

@@ -74,7 +74,7 @@ class Explanation:
     seconds: float
     seed: int
     settings: Mapping[str, Any]
-    detector: Mapping[str, str]
+    detector: Mapping[str, Any]
     versions: Mapping[str, str]
     notes: tuple[str, ...] = field(default=())
     confidence: float | None = None

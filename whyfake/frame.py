@@ -221,6 +221,8 @@ def _explanation(
             "device": detector.engine.device,
             "precision": detector.engine.precision,
             "composition": detector.engine.composition,
+            "batch": detector.engine.batch,
+            "threads": detector.engine.threads,
         },
         versions=_versions(),
         notes=_notes(state, method, baseline, adversary),

@@ -71,6 +71,10 @@ def _differences(
         "target": stored.settings.get("target"),
         explainer.name: stored.settings.get(explainer.name),
     }
+    if "batch" in stored.detector:  # older results were all made by the rule
+        engine = detector.engine
+        wanted["batch"], found["batch"] = engine.batch, stored.detector["batch"]
+        wanted["threads"], found["threads"] = engine.threads, stored.detector.get("threads", 1)
     if stored.adversary is not None:
         wanted["nes"], found["nes"] = options(request.settings.nes), stored.settings.get("nes")
     elif not (method.endswith(ADVERSARIAL) and not stored.called_real):

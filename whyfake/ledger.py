@@ -103,6 +103,17 @@ def result_key(
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def known_detectors(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """What a folder's ledger has of detectors, by hash; nothing where there is none yet.
+
+    Raises OutputError where there is one that cannot be read.
+    """
+    if not (Path(folder) / FILE).is_file():
+        return {}
+    with Ledger(folder) as ledger:
+        return ledger.detectors()
+
+
 class Ledger:
     """`FOLDER/ledger.sqlite3`, opened to write (made if need be; one process at a time) or to read.
 

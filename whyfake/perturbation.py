@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
+_LUT_PIXELS = 1 << 17
+"""At a time: of twice as many OpenCV would make threads of its own, beside ours."""
+
 Composer = Callable[[FloatArray, int, "Scratch"], None]
 """`composer(out, start, scratch)` writes copies start … start + len(out) into `out`."""
 
@@ -79,19 +82,47 @@ class RegionMix:
         return len(self.codes)
 
     def composer(self, frame: FloatArray) -> Composer:
-        hidden = 1.0 - self.codes.astype(np.float32)
-        labels = self.labels.astype(np.intp)
+        paint = painter(1.0 - self.codes.astype(np.float32), self.labels)
         difference = self.baseline - frame
 
         def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
-            mask = scratch.get("mask", labels.shape)
+            mask = scratch.get("mask", self.labels.shape)
             for row, image in enumerate(out, start):
-                # mode="clip" writes straight into `out`; labels were checked above
-                np.take(hidden[row], labels, out=mask, mode="clip")
+                paint(row, mask)
                 np.multiply(difference, mask, out=image)
                 image += frame
 
         return compose
+
+
+def painter(
+    values: FloatArray, labels: NDArray[np.integer[Any]]
+) -> Callable[[int, FloatArray], None]:
+    """`paint(row, mask)` fills `mask` (h, w) with `values[row]` (N, R), each region with its own.
+
+    Up to 256 regions the labels are bytes, an eighth of the memory to read that NumPy's indices
+    are: what composing costs on a CPU is memory. Both ways give the same bits.
+    """
+    if values.shape[1] > 256:
+        indices = labels.astype(np.intp)
+
+        def take(row: int, mask: FloatArray) -> None:
+            # mode="clip" writes straight into `mask`; RegionMix has checked the labels
+            np.take(values[row], indices, out=mask, mode="clip")
+
+        return take
+    import cv2
+
+    table = np.zeros((len(values), 256), np.float32)
+    table[:, : values.shape[1]] = values
+    small = labels.astype(np.uint8)
+    lines = max(1, _LUT_PIXELS // labels.shape[1])
+
+    def look_up(row: int, mask: FloatArray) -> None:
+        for top in range(0, len(small), lines):
+            cv2.LUT(small[top : top + lines], table[row], mask[top : top + lines])
+
+    return look_up
 
 
 @dataclass(frozen=True, eq=False)

@@ -118,11 +118,13 @@ def explain_events(
     images: Iterable[Image | Linked],
     request: Request,
     tick: Callable[[], None] | None = None,
+    in_flight: int | None = None,
 ) -> Iterator[Outcome]:
     """Explain pictures together and hand out each explanation as soon as it is there.
 
     Errors of a picture are outcomes, not exceptions. Raises UsageError for what is wrong with the
-    request itself. `tick` is called a few times a second.
+    request itself. `tick` is called a few times a second. `in_flight`: the most
+    pictures begun at once (what keeps the engine full by default).
     """
     check_request(request, detector)
     sources: dict[int, str] = {}
@@ -142,7 +144,7 @@ def explain_events(
             sources[index] = picture.source
             yield Job(index, frame, explain_frame(picture, frame, detector, request, link))
 
-    for event in run(detector, jobs(), tick=tick):
+    for event in run(detector, jobs(), in_flight=in_flight, tick=tick):
         yield from unread
         unread.clear()
         source = sources[event.key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import bench as bench
 from . import build as build
 from . import doctor as doctor
 from . import evaluate as evaluate

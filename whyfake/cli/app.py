@@ -12,7 +12,18 @@ from typer.core import TyperGroup
 from ..errors import WhyfakeError
 
 _ORDER = (
-    *("explain", "demo", "video", "report", "methods", "inspect", "export", "build", "doctor"),
+    *(
+        "explain",
+        "demo",
+        "video",
+        "report",
+        "methods",
+        "inspect",
+        "export",
+        "build",
+        "bench",
+        "doctor",
+    ),
     *("evaluate", "table", "plot", "compare", "merge"),
 )
 """Commands as `whyfake --help` lists them: what most people want first."""

@@ -78,10 +78,11 @@ def evaluate(
     from ..evaluation.crew import LocalCrew, Opening
     from ..evaluation.sources import manifest_from
     from ..evaluation.spread import Crew
-    from ..ledger import Ledger
+    from ..ledger import Ledger, known_detectors
     from ..settings import preset as preset_of
     from ..settings import read_settings
     from ..terminal.evaluate import EvaluationReport
+    from ..terminal.opening import say_layout
 
     if workers is not None and ray is None:
         raise UsageError("--workers is for --ray: give its address, or --ray local")
@@ -94,8 +95,12 @@ def evaluate(
     listed = manifest_from(
         manifest, ffpp=ffpp, ffpp_list=ffpp_list, dfdc=dfdc, celeb_df=celeb_df, frames=frames
     )
-    opening = Opening(detector, card, device, threads)
+    begun = known_detectors(out)
+    planned = plan.images(len(listed.entries))
+    opening = Opening(detector, card, device, threads, planned, begun)
     opened: LocalCrew | Crew = LocalCrew(opening) if ray is None else Crew(ray, opening, workers)
+    if isinstance(opened, LocalCrew):
+        say_layout(opened.detector)
     facts: dict[str, Any] = opened.facts
     with opened as crew:
         usable = fitted(listed, facts["classes"], facts["real"])

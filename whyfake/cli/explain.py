@@ -71,9 +71,9 @@ def explain(
     from ..index import unfinished, write_index
     from ..request import check_request, make_request
     from ..results import Results
-    from ..runtime import load_detector
     from ..settings import preset as preset_of
     from ..settings import read_settings
+    from ..terminal.opening import first_record, open_aloud, tune_aloud
     from ..terminal.run import Report
 
     settings = preset_of(preset)
@@ -85,10 +85,18 @@ def explain(
         method, target=target, baseline=baseline, regions=regions, seed=seed, settings=settings
     )
     sources = expand(pictures)
-    with load_detector(detector, card=card, device=device, threads=threads) as opened:
+    begun = first_record(sorted(out.glob("*/*/explanation.json"))) if resume else None
+    with open_aloud(
+        detector,
+        card=card,
+        device=device,
+        threads=threads,
+        begun=begun,
+    ) as opened:
         check_request(request, opened)
         results = Results(out)
         todo = unfinished(sources, request, opened, results) if resume else sources
+        tune_aloud(opened, len(todo) * request.images())
         with Report(len(todo), request, opened, as_json=json) as report:
             for outcome in explain_to_folder(opened, todo, request, results, report.tick):
                 report.show(outcome)
@@ -120,12 +128,12 @@ def demo(
     """Forge a portrait, ask why it is called fake, and hold the answers to the truth."""
     from ..demo import demo_request, run_demo
     from ..results import Results
-    from ..runtime import load_detector
     from ..terminal.demo import open_page, print_demo
+    from ..terminal.opening import open_aloud
     from ..terminal.run import Report
 
     request = demo_request(seed)
-    with load_detector(detector, device=device, threads=threads) as opened:
+    with open_aloud(detector, device=device, threads=threads, planned=request.images()) as opened:
         results = Results(out)
         with Report(1, request, opened, as_json=json) as report:
             found = run_demo(opened, request, results, report.tick)

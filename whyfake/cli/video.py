@@ -96,11 +96,11 @@ def video(
     """
     from ..media import Sampling, make_finder
     from ..request import make_request
-    from ..runtime import load_detector
     from ..settings import preset as preset_of
     from ..settings import read_settings
+    from ..terminal.opening import first_record, open_aloud
     from ..terminal.video import run_clips
-    from ..video import Output, Plan, parse_choice
+    from ..video import Output, Plan, clip_folders, parse_choice
 
     settings = preset_of(preset)
     if config is not None:
@@ -122,7 +122,13 @@ def video(
     )
     output = Output(None if overlay == "none" else overlay, smooth)
     finder = make_finder(model=face_model, boxes=boxes, whole=no_face)
-    with load_detector(detector, card=card, device=device, threads=threads) as opened:
+    begun = first_record(folder / "run.json" for _, folder in clip_folders(clips, out))
+    planned = (
+        len(clips) * (frames or 0) * plan.request.images()
+    )  # of --every, --fps nothing is known
+    with open_aloud(
+        detector, card=card, device=device, threads=threads, planned=planned, begun=begun
+    ) as opened:
         failed = run_clips(clips, opened, out, plan, finder, output, as_json=json, quiet=quiet)
     if failed:
         raise typer.Exit(1)

@@ -46,6 +46,7 @@ def detector_facts(detector: Detector) -> dict[str, object]:
         "engine": detector.engine.name,
         "device": detector.engine.device,
         "precision": detector.engine.precision,
+        **detector.layout_record,
     }
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from ..errors import EngineError, PictureError, UsageError, WhyfakeError, one_line, require
 from ..evaluate.manifest import Entry
 from ..ledger import Ledger, Record
-from ..runtime import Detector, load_detector
-from .crew import Opening
+from ..runtime import Detector
+from .crew import Opening, open_detector
 from .plan import Plan
 from .run import Done, Stored, detector_facts, done_mark, events, picture_row, split_done
 
@@ -48,12 +48,8 @@ class Worker:
         """Opened by the first who asks: an error here is an answer, in `__init__` it is a death."""
         if self._opened is None:
             opening = self._opening
-            self._opened = load_detector(
-                opening.model,
-                card=opening.card,
-                device=opening.device,
-                threads=opening.threads or 1,
-            )
+            # not tuned: workers may stand on unlike machines, and must give the same bits
+            self._opened = open_detector(opening, threads=opening.threads or 1, tune=False)
         return self._opened
 
     def facts(self) -> tuple[str, dict[str, Any], str] | WhyfakeError:

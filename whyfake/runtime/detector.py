@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from types import TracebackType
 from typing import Any
 
@@ -15,12 +17,48 @@ from ..onnx_graph import PIXELS, SCORES, check_one_column
 from ..perturbation import FloatArray, PerturbationBatch, Pixels, Scratch
 from .choosing import choose
 from .engine import Engine
+from .layout import Found, settle
+from .throughput import Layout, layout_of
 
-_LANE_ROWS = 4
+_LANE_ROWS = 8
 
 Copies = Any
 """A batch and its frame, ready to be composed: by the host a Composer, else what the engine has."""
 COMPOSITIONS = ("auto", "host", "device")
+
+
+@dataclass
+class Stages:
+    """What lanes did: their seconds by stage, summed over lanes, and bytes of scores they got.
+
+    `waiting` is for something to do, or for another lane to let go of what they share.
+    """
+
+    composing: float = 0.0
+    running: float = 0.0
+    handing_back: float = 0.0
+    resuming: float = 0.0
+    waiting: float = 0.0
+    bytes_out: int = 0
+
+    def copy(self) -> Stages:
+        """The numbers of now."""
+        return replace(self)
+
+    def add(self, other: Stages) -> None:
+        """Add another's numbers to these."""
+        for item in fields(self):
+            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+
+    def since(self, earlier: Stages) -> Stages:
+        """What came after `earlier`."""
+        return Stages(
+            *(getattr(self, item.name) - getattr(earlier, item.name) for item in fields(self))
+        )
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage."""
+        return {item.name: getattr(self, item.name) for item in fields(self)[:-1]}
 
 
 class Detector:
@@ -49,8 +87,11 @@ class Detector:
         self._settled = False
         self.card = card
         self.sha256 = sha256
+        self.layout = Found(layout_of(engine), "rule")
+        self.reopen: Callable[[Layout], Engine] | None = None
         self.real = tuple(card.classes.index(name) for name in card.real)
         self._stripped = stripped
+        self.stages = Stages()
         self._lock = threading.Lock()
         self._settling = threading.Lock()
         self._seen = 0
@@ -60,6 +101,14 @@ class Detector:
     def size(self) -> tuple[int, int]:
         """Height and width of the frames it wants."""
         return self.card.input.height, self.card.input.width
+
+    @property
+    def layout_record(self) -> dict[str, int]:
+        """What a record of settings says of the layout: nothing where the rule holds."""
+        engine = self.engine
+        if engine.batch == (engine.rule_batch or engine.batch) and engine.threads == 1:
+            return {}
+        return {"batch": engine.batch, "threads": engine.threads}
 
     @property
     def exact(self) -> bool:
@@ -135,6 +184,23 @@ class Detector:
             self._lane = self.lane()
         return self._lane
 
+    def tune(self, planned: int) -> None:
+        """Measure the layout, and go on with what is found, if `planned` images are worth it.
+
+        Only where the rule holds so far, and while no lane is at work. Costs no images.
+        """
+        if self.layout.how == "rule" and self.reopen is not None and self.layout.key is not None:
+            self.engine, self.layout = settle(
+                self.engine, self.reopen, self.layout.key, self.size, planned
+            )
+            self._lane = None
+
+    def account(self, lane: Lane) -> None:
+        """Add what a lane did to `stages`, once it is done."""
+        with self._lock:
+            self.stages.add(lane.stages)
+        lane.stages = Stages()
+
     def _count(self, images: int) -> None:
         with self._lock:
             self._seen += images
@@ -189,6 +255,7 @@ class Lane:
         engine = detector.engine
         self._canvas = engine.canvas() if composition == "device" else None
         self.rows = engine.batch
+        self.stages = Stages()
         if self._canvas is None:
             self.rows *= max(1, _LANE_ROWS // engine.batch)
             self.buffer: FloatArray = engine.host_array((self.rows, 3, *detector.size))
@@ -226,6 +293,7 @@ class Lane:
             raise DetectorError(
                 f"{self._detector.card.name} gave scores of shape {raw.shape} for {batch} pictures"
             )
+        self.stages.bytes_out += raw.nbytes
         rows: NDArray[np.float32] = raw.reshape(batch, -1)
         return rows
 

@@ -34,6 +34,12 @@ class Engine(abc.ABC):
     """Where it runs: `cpu`, `cuda:0`."""
     batch: int
     lanes: int
+    threads: int = 1
+    """Threads of the back-end's own in each run."""
+    rule_batch: int = 0
+    """What `batch` would be without a measurement; 0: what it is."""
+    free_batch: bool = False
+    """Whether `batch` and `lanes` may be set to something else while nothing runs."""
     inputs: tuple[str, ...]
     precision: str = "fp32"
     """What it computes in: NES asks for larger differences below `fp32`."""

@@ -11,7 +11,10 @@ from ..models import BUNDLED, model_file
 from ..onnx_graph import fit, load_graph, pixels_to_scores
 from .detector import COMPOSITIONS, Detector
 from .devices import Device, parse_device
+from .engine import Engine
+from .layout import Found, machine_key, settle
 from .onnxruntime_engine import OnnxRuntimeEngine
+from .throughput import Layout, layout_of
 
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 """Files with these endings are TensorRT engines."""
@@ -31,16 +34,24 @@ def load_detector(
     threads: int | None = None,
     batch: int | None = None,
     compose: str = "auto",
+    layout: Layout | None = None,
+    tune: bool = True,
+    planned: int = 0,
 ) -> Detector:
     """Open a detector, ready to be asked.
 
     `model` is an ONNX file, an engine that `whyfake build` made, or `bundled` (the default), the
     demonstration detector that comes with whyfake. `card` overrides the card in the file or beside
     it. `device` is auto, cpu, cuda, ort-tensorrt or tensorrt, the last three with `:N` for one of
-    several GPUs; `threads` the CPU cores to use (all); `batch` the engine's batch size;
-    `compose` where perturbed copies are composed, `host`, `device` or what is faster (`auto`, see
-    Detector). Costs no images. Raises DetectorError, CardError, EngineError, MissingExtraError,
-    UsageError.
+    several GPUs; `threads` the CPU cores to use (all); `batch` the engine's batch size; `compose`
+    where perturbed copies are composed: `host`, `device`, or `auto`, what is faster (see Detector).
+
+    How an ONNX file is fed (batch, lanes, threads in each) follows a rule, unless `whyfake bench`
+    or a long run measured it on this machine: `tune=False` keeps to the rule, which gives the same
+    bits on every machine; `layout` says it. `planned` is how many images will be asked: if they
+    will take long and nothing is remembered, it is measured now, for about two seconds.
+
+    Costs no images. Raises DetectorError, CardError, EngineError, MissingExtraError, UsageError.
     """
     wanted = parse_device(device)
     if compose not in COMPOSITIONS:
@@ -60,17 +71,38 @@ def load_detector(
         card, _ = find_card(path, info.metadata, card)
     port = fit(info, card, str(model))
     content, stripped = pixels_to_scores(graph, card, port)
-    engine = OnnxRuntimeEngine(
-        content,
-        device=device,
-        threads=threads,
-        batch=batch or port.batch,
-        size=(card.input.height, card.input.width),
-        name=str(model),
-    )
-    if info.precision != "fp32":
-        engine.precision = info.precision
-    return Detector(engine, card, sha256=info.sha256, stripped=stripped, compose=compose)
+    size = (card.input.height, card.input.width)
+
+    def open_engine(layout: Layout | None) -> Engine:
+        opened = OnnxRuntimeEngine(
+            content,
+            device=device,
+            threads=threads,
+            batch=batch or port.batch,
+            size=size,
+            name=str(model),
+            layout=layout,
+        )
+        if info.precision != "fp32":
+            opened.precision = info.precision
+        return opened
+
+    engine = open_engine(layout)
+    key = machine_key(hashlib.sha256(content).hexdigest(), engine, threads)
+    how = "rule" if layout is None and batch is None else "asked"
+    found = Found(layout_of(engine), how, key=key)
+    if tune and how == "rule":
+        engine, found = settle(engine, open_engine, key, size, planned)
+    detector = Detector(engine, card, sha256=info.sha256, stripped=stripped, compose=compose)
+    detector.layout = found
+
+    def reopen(layout: Layout) -> Engine:  # from the file: the graph is not kept for it
+        return load_detector(
+            model, card=card, device=device, threads=threads, layout=layout, tune=False
+        ).engine
+
+    detector.reopen = reopen if tune else None
+    return detector
 
 
 def _checked(card: DetectorCard) -> DetectorCard:

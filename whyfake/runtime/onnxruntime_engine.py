@@ -1,8 +1,8 @@
 """ONNX Runtime as the back-end: one session for the whole run, on the CPU or an NVIDIA device.
 
 On a CPU the cores are used as lanes: one session with a single thread of its own, run by several
-threads of ours on one picture each. That beats one many-threaded session (see
-benchmarks/engine_efficiency.py), lets composing pictures overlap with running them, and makes
+threads of ours on one picture each. That beats one many-threaded session (`whyfake bench` shows
+it), lets composing pictures overlap with running them, and makes
 scores independent of the thread count. On a GPU each lane has a bound input on the device.
 """
 
@@ -25,12 +25,14 @@ from .canvas import Canvas, OnDevice
 from .devices import Device, parse_device
 from .engine import Arrays, Engine, cpu_count
 from .onnxruntime_composition import OrtCanvas, OrtComposition
+from .throughput import Layout
 
 _GPU_BATCH = 64
 _HEAVY = 4_000_000
 """Bytes of model over which the CPU's batch is 2: weights that its caches do not hold are then read
-half as often. Lighter models run fastest one picture at a time. A rule instead of a measurement, so
-that the same model runs at the same batch, to the same bits, every time."""
+half as often. Lighter models run fastest one picture at a time. A rule, so that the same model runs
+at the same batch, to the same bits, every time: until a measurement, made on purpose, is
+remembered."""
 
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "ort-tensorrt": "TensorrtExecutionProvider"}
 
@@ -41,7 +43,8 @@ class OnnxRuntimeEngine(Engine):
     `model` is a path or the serialised model; `device` one of auto, cpu, cuda, cuda:N, ort-tensorrt
     or ort-tensorrt:N, where auto takes CUDA if it works here; `threads` the CPU lanes; `batch` the
     batch size, unless the model fixes it; `size` the height and width of its pictures, which
-    ort-tensorrt builds for. Raises MissingExtraError, EngineError (no such device), DetectorError.
+    ort-tensorrt builds for; `layout` replaces the rules for batch, lanes and the threads in each.
+    Raises MissingExtraError, EngineError (no such device), DetectorError.
     """
 
     def __init__(
@@ -53,12 +56,15 @@ class OnnxRuntimeEngine(Engine):
         batch: int | None = None,
         size: tuple[int, int] | None = None,
         name: str = "model",
+        layout: Layout | None = None,
     ) -> None:
         wanted = parse_device(device)
         for option, count in (("threads", threads), ("batch", batch)):
             if count is not None and count < 1:
                 raise UsageError(f"{option} must be 1 or more, got {count}")
         self._ort = require("onnxruntime", "cpu", "running a detector")
+        self.threads = 1 if layout is None else layout.threads
+        wished = batch or (None if layout is None else layout.batch)
         self._session: Any = None
         used = Device("cpu")
         if wanted.kind != "cpu":
@@ -66,7 +72,7 @@ class OnnxRuntimeEngine(Engine):
                 with contextlib.suppress(ImportError):  # loads libnvinfer where pip installed it
                     importlib.import_module("tensorrt_libs")
             gpu = Device("cuda") if wanted.kind == "auto" else wanted
-            providers = _gpu_providers(gpu, batch or _GPU_BATCH, size)
+            providers = _gpu_providers(gpu, wished or _GPU_BATCH, size)
             self._session = self._gpu_session(model, gpu, providers, name, wanted.kind != "auto")
             used = gpu if self._session is not None else used
         on_gpu = self._session is not None
@@ -75,6 +81,8 @@ class OnnxRuntimeEngine(Engine):
         self.name = f"onnxruntime {self._ort.__version__}"
         self.device = str(used)
         self.lanes = 2 if on_gpu else threads or cpu_count()
+        if layout is not None:
+            self.lanes = layout.lanes
         # the TensorRT provider rounds float32 to TF32, and has no option not to
         self.precision = "tf32" if used.kind == "ort-tensorrt" else "fp32"
         source = self._session.get_inputs()[0]
@@ -84,7 +92,10 @@ class OnnxRuntimeEngine(Engine):
         if fixed is not None and batch not in (None, fixed):
             raise UsageError(f"{name} fixes its batch at {fixed}; it cannot run at {batch}")
         length = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
-        self.batch = fixed or batch or (_GPU_BATCH if on_gpu else 2 if length > _HEAVY else 1)
+        self.free_batch = fixed is None and used.kind != "ort-tensorrt"
+        rule = _GPU_BATCH if on_gpu else 2 if length > _HEAVY else 1
+        self.rule_batch = fixed or rule
+        self.batch = fixed or wished or rule
         self._gpu = used if on_gpu else None
         self._bound = threading.local()
         self._composition: OrtComposition | None = None
@@ -97,7 +108,7 @@ class OnnxRuntimeEngine(Engine):
 
     def _open(self, model: Any, providers: list[Any], name: str) -> Any:
         options = self._ort.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what matters comes as an exception
         try:

@@ -192,8 +192,10 @@ def _admit(state: _State, job: Job) -> None:
 def _work(state: _State, detector: Detector) -> None:
     """A lane: take rows, compose, run, hand back; until told to stop."""
     lane = detector.lane()
+    stages = lane.stages
     try:
         while True:
+            idle = time.perf_counter()
             with state.changed:
                 while True:
                     if state.stop:
@@ -203,15 +205,21 @@ def _work(state: _State, detector: Detector) -> None:
                     if starting or pieces:
                         break
                     state.changed.wait()
-            if starting is not None:
-                _advance(state, detector, starting)
-            for finished in _run_pieces(state, detector, lane, pieces) if pieces else ():
-                _advance(state, detector, finished)
+            stages.waiting += time.perf_counter() - idle
+            finished = [starting] if starting is not None else []
+            if pieces:
+                finished += _run_pieces(state, detector, lane, pieces)
+            resumed = time.perf_counter()
+            for running in finished:
+                _advance(state, detector, running)
+            stages.resuming += time.perf_counter() - resumed
     except BaseException as error:  # noqa: BLE001 - a lane must never die unheard
         with state.changed:
             state.crash = error
             state.stop = True
             state.changed.notify_all()
+    finally:
+        detector.account(lane)
 
 
 def _take(state: _State, engine: Engine, most: int) -> list[_Piece]:
@@ -245,16 +253,19 @@ def _run_pieces(
     """Compose and run one engine batch; the jobs whose batch is now complete."""
     started = time.perf_counter()
     rows = sum(stop - start for _, start, stop in pieces)
+    composed = started
     failure: WhyfakeError | None = None
     try:
         row = 0
         for running, start, stop in pieces:
             lane.compose(running.copies, start, stop, row)
             row += stop - start
+        composed = time.perf_counter()
         scores = lane.run(rows)
     except WhyfakeError as error:
         failure = error
-    spent = (time.perf_counter() - started) / rows / detector.engine.lanes
+    ran = time.perf_counter()
+    spent = (ran - started) / rows / detector.engine.lanes
     complete = []
     row = 0
     with state.changed:
@@ -274,6 +285,9 @@ def _run_pieces(
             if running.pending == 0:
                 running.advancing = True
                 complete.append(running)
+    lane.stages.composing += composed - started
+    lane.stages.running += ran - composed
+    lane.stages.handing_back += time.perf_counter() - ran
     return complete
 
 

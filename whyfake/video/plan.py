@@ -95,6 +95,7 @@ class Plan:
                 "card": detector.card.to_dict(),
                 "engine": detector.engine.name,
                 "device": detector.engine.device,
+                **detector.layout_record,
             },
             "whyfake": __version__,
         }

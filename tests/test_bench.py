@@ -1,0 +1,161 @@
+"""`whyfake bench`: what it measures adds up, what it finds is kept, and Ctrl-C leaves nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+from toys import PATCH, SIZE, make_card, planted_detector, save_model
+from typer.testing import CliRunner
+
+import whyfake
+from whyfake.benching import MANY, Bench, MethodRun, Opening, RawRate, Shortened, bench
+from whyfake.benching.roofline import flops_a_picture, peak
+from whyfake.cli import app
+from whyfake.files import cache_root
+from whyfake.runtime.layout import remembered
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    planted_detector(tmp_path, PATCH, SIZE).close()
+    return tmp_path / "toy.onnx"
+
+
+def test_the_command(toy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    command = ["bench", str(toy), "--device", "cpu", "--quick", "-m", "lime,rise-adv"]
+    result = CliRunner().invoke(app, [*command, "--images", "64", "--json", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found == json.loads(out.read_text())
+    assert [(run["method"], run["frames"]) for run in found["runs"]] == [
+        ("lime", 1),
+        ("rise-adv", 1),
+    ]
+    for run in found["runs"]:
+        expected = run["images"] / run["raw_images_s"] / run["seconds"]
+        assert run["efficiency"] == pytest.approx(expected, rel=0.01)  # both are rounded
+        assert set(run["host"]) == {
+            *("composing", "running", "handing_back", "resuming", "waiting")
+        }
+        assert all(seconds >= 0 for seconds in run["host"].values())
+        # every picture goes to the engine once; rows that fill up a batch go too
+        assert run["bytes_in"] >= run["images"] * 3 * SIZE[0] * SIZE[1] * 4
+    assert found["runs"][0]["images"] == 65  # the frame, and --images
+    best = max(found["raw"], key=lambda row: row["images_s"])
+    assert found["best"] == best["layout"]
+    cost = 2 * 3 * SIZE[0] * SIZE[1] * 2
+    assert found["gflops"] == pytest.approx(cost / 1e9)
+    assert best["flop_s"] == pytest.approx(best["images_s"] * cost, rel=1e-3)
+    with whyfake.load_detector(toy, device="cpu") as detector:
+        assert detector.layout.key is not None
+        layout = remembered(detector.layout.key)
+    assert layout is not None
+    assert vars(layout) == found["used"]
+
+
+def test_a_table_is_printed(toy: Path) -> None:
+    command = ["bench", str(toy), "--device", "cpu", "--quick", "-m", "shap", "--images", "16"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    for words in ("batch 32", "fastest", "efficiency", "shap", "methods run at", "remembered in"):
+        assert words in result.stdout
+
+
+def test_frames_in_flight_ask_about_as_much_together_as_one() -> None:
+    wanted = Shortened()
+    one, many = wanted.settings(1), wanted.settings(MANY)
+    for method in ("lime", "shap", "rise", "sobol"):
+        ratio = MANY * many.explainer(method).images() / one.explainer(method).images()
+        assert 0.5 < ratio < 5  # SOBOL has a least design
+    assert MANY * many.nes.images() < 1.1 * one.nes.images()
+
+
+def test_many_frames_are_measured_too(toy: Path) -> None:
+    wanted = Shortened(methods=("lime",), images=32, seconds=0.02, repeats=2)
+    events = list(bench(Opening(str(toy), device="cpu"), wanted))
+    whole = events[-1]
+    assert isinstance(whole, Bench)
+    runs = [event for event in events if isinstance(event, MethodRun)]
+    assert [run.frames for run in runs] == [1, 1, MANY, MANY]
+    assert runs[2].images == MANY * 33
+    assert whole.median("lime", 1) == pytest.approx((runs[0].efficiency + runs[1].efficiency) / 2)
+    assert whole.median("rise", 1) is None
+
+
+def test_stopped_amid_the_raw_measurement_it_leaves_nothing(toy: Path) -> None:
+    def stop(text: str, done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    events = bench(Opening(str(toy), device="cpu"), Shortened(seconds=0.02), stop)
+    with pytest.raises(KeyboardInterrupt):
+        list(events)
+    assert not (cache_root() / "layouts").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nothing.onnx"], 1, "nothing.onnx"),
+        (["bundled", "-m", "lyme"], 2, "lyme"),
+        (["bundled", "--device", "gpu"], 2, "device must be"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments: list[str], code: int, words: str) -> None:
+    result = CliRunner().invoke(app, ["bench", *arguments])
+    assert result.exit_code == code
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_flops_of_a_grouped_strided_convolution_and_a_gemm(tmp_path: Path) -> None:
+    weights = {
+        "w": np.zeros((8, 3, 3, 5), np.float32),
+        "g": np.zeros((8, 2, 1, 1), np.float32),
+        "m": np.zeros((8, 2), np.float32),
+        "b": np.zeros(2, np.float32),
+    }
+    nodes: list[Any] = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 2, 1, 2], strides=[2, 1]),
+        helper.make_node("Conv", ["c", "g"], ["d"], group=4),
+        helper.make_node("GlobalAveragePool", ["d"], ["e"]),
+        helper.make_node("Flatten", ["e"], ["f"]),
+        helper.make_node("Gemm", ["f", "m", "b"], ["y"]),
+    ]
+    size = (12, 20)
+    path = save_model(tmp_path, nodes, weights, size=size, columns=2, card=make_card(size))
+    pixels = 6 * 20
+    assert flops_a_picture(path) == 2 * (pixels * 8 * 45 + pixels * 8 * 2 + 8 * 2)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "precision", "tflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", "fp16", 989),
+        ("NVIDIA H100 PCIe", "fp16", 756),
+        ("Tesla T4", "tf32", None),
+        ("NVIDIA A100-SXM4-80GB", "fp32", 19.5),
+        ("NVIDIA L4", "fp16", 121),
+        ("NVIDIA L40S", "fp16", 362),
+        ("Orin", "fp16", None),
+        ("", "fp32", None),
+    ],
+)
+def test_peaks(gpu: str, precision: str, tflops: float | None) -> None:
+    assert peak(gpu, precision) == (None if tflops is None else tflops * 1e12)
+
+
+def test_a_raw_rate_has_no_fraction_without_a_peak() -> None:
+    from whyfake.benching.bench import _raw_rate
+    from whyfake.runtime.throughput import Layout
+
+    layout = Layout(1, 1)
+    assert _raw_rate(layout, 10.0, 2.0, None) == RawRate(layout, 10.0, 20.0, None)
+    assert _raw_rate(layout, 10.0, 2.0, 40.0).fraction == 0.5
+    assert _raw_rate(layout, 10.0, None, 40.0).fraction is None

@@ -1,0 +1,196 @@
+"""Runs each method on one frame and on many, against the bare engine right before and after."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..card import DetectorCard
+from ..errors import UsageError, WhyfakeError
+from ..explainers import METHODS, Nes
+from ..pipeline import explain_events
+from ..request import make_request
+from ..runtime import Detector
+from ..runtime.throughput import Bare, Layout
+from ..settings import Settings
+from .memory import forget_peak, peak_mb
+
+MANY = 32
+"""Frames in flight where there are many."""
+_SIDE = 256
+
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """How much is measured. `images`: of each method, and the most of NES (their own budgets by
+    default; on a detector that never flips NES takes all its steps); `seconds`: of each raw
+    measurement; `repeats`: of each method. Raises UsageError.
+    """
+
+    methods: Sequence[str] = METHODS
+    images: int | None = None
+    seconds: float = 1.0
+    repeats: int = 1
+    many: bool = True
+
+    def __post_init__(self) -> None:
+        if self.images is not None and self.images < 4:
+            raise UsageError(f"images must be 4 or more, got {self.images}")
+        if self.repeats < 1:
+            raise UsageError(f"repeats must be 1 or more, got {self.repeats}")
+
+    def settings(self, frames: int) -> Settings:
+        """Settings that ask about as much of `frames` frames together as of one."""
+        plain = Settings()
+        nes = plain.nes
+        if self.images is not None:
+            plain = plain.with_budget(self.images)
+            nes = _shorter(nes, self.images)
+        if frames > 1:
+            share = max(32, plain.rise.images() // frames)
+            least = min(4 * (plain.sobol.grid**2 + 2), plain.sobol.images())  # or it asks nothing
+            plain = plain.with_budget(share)
+            sobol = plain.sobol.with_budget(max(share, least))
+            plain = dataclasses.replace(plain, sobol=sobol)
+            nes = _shorter(nes, nes.images() // frames)
+        return dataclasses.replace(plain, nes=nes)
+
+
+def _shorter(nes: Nes, images: int) -> Nes:
+    steps = max(1, (images - 1) // (2 * nes.pairs + 1))
+    return dataclasses.replace(nes, steps=min(nes.steps, steps))
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """One run of a method on `frames` frames at once.
+
+    `efficiency` = (images ÷ raw_images_s) ÷ seconds, raw being the mean of right before and right
+    after. `cpu_efficiency` is the same of CPU time, which a busy machine blurs less: what composing
+    and all else take of the cores; None on GPUs. `host` has the lanes' seconds by stage, in sum.
+    """
+
+    method: str
+    frames: int
+    images: int
+    seconds: float
+    raw_images_s: float
+    efficiency: float
+    cpu_efficiency: float | None
+    host: dict[str, float]
+    bytes_in: int
+    bytes_out: int
+    peak_mb: float | None
+
+
+def run_methods(
+    open_detector: Callable[[DetectorCard | None], Detector],
+    bare: Bare,
+    best: Layout,
+    wanted: Shortened,
+    step: Step,
+) -> Iterator[MethodRun]:
+    """Every method, `wanted.repeats` times, on one frame and then on MANY together."""
+    with calls_it_fake(open_detector) as detector:
+        frames = [count for count in (1, MANY) if count == 1 or wanted.many]
+        total, done = len(frames) * wanted.repeats * len(wanted.methods), 0
+        for count in frames:  # what is imported or built at first use is not to be timed
+            pictures = portraits(count)
+            _explain(detector, pictures[:1], wanted.methods[-1], 0, _tiny())
+            for repeat in range(wanted.repeats):
+                for method in wanted.methods:
+                    step(f"{method}, {count} frame{'s' * (count > 1)}", done, total)
+                    yield _timed(detector, bare, best, wanted, method, pictures, repeat)
+                    done += 1
+
+
+def _timed(
+    detector: Detector,
+    bare: Bare,
+    best: Layout,
+    wanted: Shortened,
+    method: str,
+    pictures: list[NDArray[np.uint8]],
+    seed: int,
+) -> MethodRun:
+    settings = wanted.settings(len(pictures))
+    before = bare.measure(best, wanted.seconds)
+    seen, stages, up = detector.images_seen, detector.stages.copy(), detector.engine.bytes_up
+    tells = forget_peak()
+    start, cpu = time.perf_counter(), time.process_time()
+    _explain(detector, pictures, method, seed, settings)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - start
+    top = peak_mb() if tells else None
+    after = bare.measure(best, wanted.seconds)
+    images, spent = detector.images_seen - seen, detector.stages.since(stages)
+    raw = (before.images_s + after.images_s) / 2
+    own = None
+    if before.cpu_s is not None and after.cpu_s is not None:
+        own = round(images * (before.cpu_s + after.cpu_s) / 2 / cpu, 4)
+    return MethodRun(
+        method=method,
+        frames=len(pictures),
+        images=images,
+        seconds=round(wall, 4),
+        raw_images_s=round(raw, 2),
+        efficiency=round(images / raw / wall, 4),
+        cpu_efficiency=own,
+        host={name: round(value, 4) for name, value in spent.seconds().items()},
+        bytes_in=detector.engine.bytes_up - up,
+        bytes_out=spent.bytes_out,
+        peak_mb=top,
+    )
+
+
+def _explain(
+    detector: Detector,
+    pictures: list[NDArray[np.uint8]],
+    method: str,
+    seed: int,
+    settings: Settings,
+) -> bool:
+    """Explain pictures, all in flight together; whether the first was called real."""
+    request = make_request(method, seed=seed, settings=settings)
+    real = False
+    for outcome in explain_events(detector, pictures, request, in_flight=len(pictures)):
+        if isinstance(outcome.value, WhyfakeError):
+            raise outcome.value
+        if outcome.value is not None and outcome.index == 0:
+            real = outcome.value.called_real
+    return real
+
+
+def calls_it_fake(open_detector: Callable[[DetectorCard | None], Detector]) -> Detector:
+    """The detector, with `real` put on the other class if it calls the picture real.
+
+    The adversarial forms have work to do only on what is called fake; for speed it does not matter
+    which class is called what.
+    """
+    detector = open_detector(None)
+    if not _explain(detector, portraits(1), "lime", 0, _tiny()):
+        return detector
+    card = dataclasses.replace(detector.card, real=detector.card.fake)
+    detector.close()
+    return open_detector(card)
+
+
+def _tiny() -> Settings:
+    """Settings that cost next to nothing."""
+    return Settings(nes=Nes(steps=1)).with_budget(4)
+
+
+def portraits(count: int) -> list[NDArray[np.uint8]]:
+    """Crops of a portrait that may be used freely: the astronaut, NASA, from scikit-image."""
+    import skimage.data
+
+    whole = skimage.data.astronaut()
+    return [
+        np.ascontiguousarray(whole[n : n + _SIDE, 96 + n : 96 + n + _SIDE]) for n in range(count)
+    ]
