@@ -1,0 +1,117 @@
+"""Makes explanations of one frame under one seed: its sample, its baselines, its attributions.
+
+What `whyfake explain` shows and what `whyfake evaluate` judges is made here, so they are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .explainers import (
+    BASELINES,
+    AdversarialSample,
+    Explainer,
+    Nes,
+    Scene,
+    Target,
+    baseline_image,
+    region_means,
+    trusted_nes,
+)
+from .explainers.base import LabelMap
+from .media import fit_to, load_picture
+from .perturbation import FloatArray, Pixels
+from .runtime import Detector
+
+
+@dataclass(frozen=True, eq=False)
+class Maker:
+    """A frame (3, h, w) on a detector under a seed, and everything that is made of the three.
+
+    Draws depend on seed, frame and stage, never on what else is being explained.
+    """
+
+    frame: FloatArray
+    detector: Detector
+    seed: int
+    _key: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha256(self.frame.tobytes()).digest()
+        object.__setattr__(self, "_key", int.from_bytes(digest[:8], "little"))
+
+    def rng(self, stage: str) -> np.random.Generator:
+        """The draws of a stage, such as a method's name."""
+        return np.random.default_rng([self.seed, self._key, zlib.crc32(stage.encode())])
+
+    def trusted(self, nes: Nes) -> Generator[Any, FloatArray, tuple[Nes, float]]:
+        """A coroutine: NES with a σ that the detector's arithmetic allows, and how far it is
+        trusted. Costs nothing on an exact detector; elsewhere as `trusted_nes`.
+        """
+        detector = self.detector
+        if detector.exact:
+            return nes, 1.0
+        chosen = yield from trusted_nes(
+            nes,
+            self.frame,
+            detector.real,
+            seed=self.seed,
+            rng=self.rng("sigma"),
+            precision=detector.engine.precision,
+        )
+        return chosen
+
+    def sample(
+        self, nes: Nes, start: FloatArray | None = None
+    ) -> Generator[Any, FloatArray, AdversarialSample]:
+        """A coroutine: the adversarial sample that all adversarial forms share."""
+        return nes.attack(
+            self.frame, self.detector.real, seed=self.seed, rng=self.rng("nes"), start=start
+        )
+
+    def baseline(self, name: str, regions: LabelMap) -> FloatArray:
+        """The baseline image (3, h, w) of that name, or from a picture's path. Asks nothing."""
+        if name not in BASELINES:
+            return fit_to(load_picture(name).rgb, self.detector.size)
+        neutral = self.detector.card.input.neutral_color
+        return baseline_image(name, self.frame, regions, neutral, self.rng("noise"))
+
+    def attribution(
+        self, explainer: Explainer, target: Target, regions: LabelMap, baseline: FloatArray
+    ) -> Generator[Any, FloatArray, tuple[FloatArray, NDArray[np.float64]]]:
+        """A coroutine: an explainer's heat map (h, w) and a score for every region (R,).
+
+        Where the method works on a grid of its own, a region's score is its mean heat.
+        """
+        scene = Scene(baseline, regions, self.rng(explainer.name))
+        made = yield from explainer.explain(self.frame, target, scene)
+        scores = made.region_scores
+        return made.heatmap, region_means(made.heatmap, regions) if scores is None else scores
+
+
+def detect(frame: FloatArray) -> Generator[Pixels, FloatArray, FloatArray]:
+    """A coroutine: the frame's own log-probabilities (C,), for one image."""
+    answer = yield Pixels(frame[None])
+    log_probs: FloatArray = answer[0]
+    return log_probs
+
+
+def counted(
+    coroutine: Generator[Any, FloatArray, Any],
+) -> Generator[Any, FloatArray, tuple[Any, int]]:
+    """Delegate to a coroutine that only asks; its result, and how many images it asked for."""
+    images, answer = 0, None
+    while True:
+        try:
+            batch = coroutine.send(answer)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            return stop.value, images
+        images += len(batch)
+        answer = yield batch
