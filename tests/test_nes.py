@@ -16,8 +16,8 @@ from onnx import helper
 
 from whyfake import Detector, load_detector
 from whyfake.errors import UsageError
-from whyfake.explainers import AdversarialSample, Nes
-from whyfake.explainers.nes import antithetic_gradient, noise_table, real_margin
+from whyfake.explainers import AdversarialSample, Nes, real_margin
+from whyfake.explainers.nes import antithetic_gradient, noise_table
 from whyfake.perturbation import NoiseStep
 from whyfake.runtime.scheduler import drive
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .explainers import ADVERSARIAL, AdversarialSample, Target, options, region_map
+from .explainers import ADVERSARIAL, AdversarialSample, Target, nes_in, options, region_map
 from .explanation import Adversary, Explanation
 from .making import Maker, counted, detect
 from .media import Picture
@@ -51,7 +51,7 @@ class _Frame:
         self.adversary: AdversarialSample | None = None
         self.start: str | None = None
         self.called_real = False
-        self.nes = request.settings.nes
+        self.attack = request.settings.attack()
         self.trust = 1.0
         self.regions: NDArray[np.int32]
 
@@ -107,14 +107,14 @@ def _explain(state: _Frame, link: Link | None) -> Asking:
 
 def _make_sample(state: _Frame, link: Link | None) -> Asking:
     """The sample that all adversarial forms share, from the neighbour's where there is one."""
-    choosing = state.maker.trusted(state.nes)
-    state.nes, state.trust = yield from state.counted(choosing, "sigma")
+    choosing = state.maker.trusted(state.attack)
+    state.attack, state.trust = yield from state.counted(choosing, "sigma")
     start = None
     if link is not None and link.before is not None:
         yield link.before
         start = link.before.value
         state.start = None if start is None else link.name
-    making = state.maker.sample(state.nes, start)
+    making = state.maker.sample(state.attack, start)
     state.adversary = yield from state.counted(making, "adversary")
     if link is not None:
         link.after.keep(state.adversary.image - state.frame)
@@ -136,7 +136,7 @@ def _explanation(
     settings: dict[str, Any] = {"regions": request.settings.regions, "target": request.target}
     settings[explainer.name] = options(explainer)
     if adversary is not None:
-        settings["nes"] = options(state.nes)
+        settings[state.attack.name] = options(state.attack)
         if state.start is not None:
             settings["start"] = state.start
     return Explanation(
@@ -194,10 +194,11 @@ def _notes(
             f"not flipped: the adversarial sample is still called fake after {adversary.steps} "
             "steps, so what it hides is less than it should be"
         )
-    if adversary is not None and state.trust < 1:
+    nes = nes_in(state.attack)
+    if adversary is not None and nes is not None and state.trust < 1:
         notes.append(
             f"the detector computes in {state.detector.engine.precision}: NES searched at sigma "
-            f"{state.nes.sigma:.3g}, where differences of scores correlate about "
+            f"{nes.sigma:.3g}, where differences of scores correlate about "
             f"{state.trust:.2f} with exact ones"
         )
     height, width = state.picture.size

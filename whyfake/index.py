@@ -72,7 +72,10 @@ def _differences(
         explainer.name: stored.settings.get(explainer.name),
     }
     if stored.adversary is not None:
-        wanted["nes"], found["nes"] = options(request.settings.nes), stored.settings.get("nes")
+        attack = request.settings.attack()
+        wanted["adversary"], found["adversary"] = attack.name, stored.adversary.method
+        wanted[attack.name] = options(attack)
+        found[attack.name] = stored.settings.get(attack.name)
     elif not (method.endswith(ADVERSARIAL) and not stored.called_real):
         wanted["baseline"] = request.baseline or explainer.baseline
         found["baseline"] = stored.baseline

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from .explainers import (
     BASELINES,
     AdversarialSample,
+    Attack,
     Explainer,
-    Nes,
     Scene,
     Target,
     baseline_image,
+    nes_in,
     region_means,
     trusted_nes,
+    with_nes,
 )
 from .explainers.base import LabelMap
 from .media import fit_to, load_picture
@@ -51,14 +53,17 @@ class Maker:
         """The draws of a stage, such as a method's name."""
         return np.random.default_rng([self.seed, self._key, zlib.crc32(stage.encode())])
 
-    def trusted(self, nes: Nes) -> Generator[Any, FloatArray, tuple[Nes, float]]:
-        """A coroutine: NES with a σ that the detector's arithmetic allows, and how far it is
-        trusted. Costs nothing on an exact detector; elsewhere as `trusted_nes`.
+    def trusted(self, attack: Attack) -> Generator[Any, FloatArray, tuple[Attack, float]]:
+        """A coroutine: the attack with a σ that the detector's arithmetic allows, and how far its
+        differences are trusted.
+
+        Costs nothing on an exact detector, or for an attack that takes no differences; elsewhere as
+        `trusted_nes`.
         """
-        detector = self.detector
-        if detector.exact:
-            return nes, 1.0
-        chosen = yield from trusted_nes(
+        nes, detector = nes_in(attack), self.detector
+        if nes is None or detector.exact:
+            return attack, 1.0
+        chosen, trust = yield from trusted_nes(
             nes,
             self.frame,
             detector.real,
@@ -66,15 +71,14 @@ class Maker:
             rng=self.rng("sigma"),
             precision=detector.engine.precision,
         )
-        return chosen
+        return with_nes(attack, chosen), trust
 
     def sample(
-        self, nes: Nes, start: FloatArray | None = None
+        self, attack: Attack, start: FloatArray | None = None
     ) -> Generator[Any, FloatArray, AdversarialSample]:
         """A coroutine: the adversarial sample that all adversarial forms share."""
-        return nes.attack(
-            self.frame, self.detector.real, seed=self.seed, rng=self.rng("nes"), start=start
-        )
+        rng = self.rng(attack.name)
+        return attack.attack(self.frame, self.detector.real, seed=self.seed, rng=rng, start=start)
 
     def baseline(self, name: str, regions: LabelMap) -> FloatArray:
         """The baseline image (3, h, w) of that name, or from a picture's path. Asks nothing."""

@@ -104,10 +104,11 @@ def _explanations(
 
 def _sample(state: FrameState, seed: int) -> Generator[Any, FloatArray, FloatArray]:
     """The adversarial sample that all of this seed's adversarial forms share."""
-    nes = yield from trusted(state, state.plan.settings.nes, seed)
+    asked = state.plan.settings.attack()
+    attack = yield from trusted(state, asked, seed)
 
     def make() -> Asking:
-        made: AdversarialSample = yield from state.maker(seed).sample(nes)
+        made: AdversarialSample = yield from state.maker(seed).sample(attack)
         value = {
             "flipped": made.flipped,
             "steps": made.steps,
@@ -117,7 +118,7 @@ def _sample(state: FrameState, seed: int) -> Generator[Any, FloatArray, FloatArr
         }
         return value, zlib.compress(made.image.tobytes())
 
-    record = yield from state.once("sample", "nes", options(state.plan.settings.nes), seed, make())
+    record = yield from state.once("sample", asked.name, options(asked), seed, make())
     return array_of(record, state.task.frame.shape)
 
 

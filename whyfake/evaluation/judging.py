@@ -18,11 +18,10 @@ from ..evaluate.localisation import (
     top_regions_precision,
 )
 from ..evaluate.radius import smallest_radius
-from ..evaluate.square import Square
 from ..evaluate.together import together
 from ..evaluate.top_regions import top_regions
 from ..evaluate.verdict import Case, Judge, Verdict, judge
-from ..explainers import Target, options
+from ..explainers import Nes, Square, Target, options
 from ..explainers.base import LabelMap
 from ..ledger import canonical, digest
 from .plan import ATTACKS, RADIUS, SECOND
@@ -95,6 +94,7 @@ def attacks(state: FrameState, case: Case, ranked: Sequence[Ranked]) -> Asking:
     }
     if ATTACKS in plan.parts:
         nes = yield from trusted(state, plan.attack, plan.seeds[0])
+        assert isinstance(nes, Nes)
         running = [_attack(state, case, nes, plan.attack, labels) for labels in sorted(wanted)]
         yield from together(running, width=state.width(2 * nes.pairs + 1))
     if SECOND in plan.parts:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..explainers import ADVERSARIAL, Nes
+from ..explainers import ADVERSARIAL, Attack, nes_in, with_nes
 from ..ledger import Record, result_key
 from ..making import Maker, counted
 from ..perturbation import FloatArray
@@ -110,18 +110,26 @@ class FrameState:
         return record
 
 
-def trusted(state: FrameState, nes: Nes, seed: int) -> Generator[Any, FloatArray, Nes]:
-    """NES with a larger σ where the detector's arithmetic asks for one, chosen once a frame."""
-    if state.detector.exact:
-        return nes
+def trusted(state: FrameState, attack: Attack, seed: int) -> Generator[Any, FloatArray, Attack]:
+    """An attack with a larger σ where the detector's arithmetic asks for one, chosen once a frame.
+
+    One that takes no differences comes back as it is.
+    """
+    nes = nes_in(attack)
+    if nes is None or state.detector.exact:
+        return attack
 
     def make() -> Asking:
         chosen, trust = yield from state.maker(seed).trusted(nes)
-        return {"sigma": chosen.sigma, "trust": trust}, None
+        found = nes_in(chosen)
+        assert found is not None
+        return {"sigma": found.sigma, "trust": trust}, None
 
     settings = {"sigma": nes.sigma, "pairs": nes.pairs, "noise": nes.noise, "epsilon": nes.epsilon}
+    if nes.cell != 1:
+        settings["cell"] = nes.cell
     record = yield from state.once("sigma", "nes", settings, seed, make())
-    return replace(nes, sigma=record.value["sigma"])
+    return with_nes(attack, replace(nes, sigma=record.value["sigma"]))
 
 
 def array_of(record: Record, shape: Sequence[int]) -> FloatArray:
