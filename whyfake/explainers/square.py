@@ -122,9 +122,9 @@ class _Squares:
         """The frame with a vertical stripe a column, a sign for each channel."""
         step, columns = self._step, self._frame.shape[2]
         stripes = self._rng.choice((-step, step), (3, 1, columns)).astype(np.float32)
-        striped = np.clip(self._frame + stripes, self._low, self._high)
-        image: FloatArray = np.where(self._where, striped, self._frame)
-        return image
+        striped: FloatArray = np.clip(self._frame + stripes, self._low, self._high)
+        striped[:, ~self._where] = self._frame[:, ~self._where]
+        return striped
 
     def moved(self, image: FloatArray, tried: int) -> FloatArray:
         """A copy of `image` with one square of the frame at ±ε, smaller the more were tried."""
@@ -133,7 +133,8 @@ class _Squares:
         side = square_side(progress, self._square.share, len(self._pixels[0]), min(shape))
         window = _window(shape, side, (self._pixels[0], self._pixels[1]), self._rng)
         sign = self._rng.choice((-step, step), (3, 1, 1)).astype(np.float32)
-        frame, candidate = self._frame[window], image.copy()
+        frame = self._frame[window]
+        candidate: FloatArray = image.copy()
         moved = np.clip(frame + sign, self._low[window], self._high[window])
         candidate[window] = np.where(self._where[window[1:]], moved, frame)
         return candidate
