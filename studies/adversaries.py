@@ -9,9 +9,9 @@ the detector calls real are passed over.
 
 Each adversary makes a sample of every frame. With it, `lime-adv` and `rise-adv` are made at fixed
 budgets and with the same draws, so that explanations differ by the sample alone. Their `--top`
-regions are attacked by NES and by Square (images to flip; a failed attack counts as its budget), and their
-heat is held to the mask. Differences to `nes` are paired, with bootstrap intervals, whole people
-drawn at a time. `nes, seed 1` is the same attack with other draws: what difference is luck.
+regions are attacked by NES and by Square (images to flip; a failed attack counts as its budget),
+and their heat is held to the mask. Differences to `nes` are paired, with bootstrap intervals, whole
+people drawn at a time. `nes, seed 1` is the same attack with other draws: what difference is luck.
 PGD needs torch and the detector's gradient: no black box, but what gradients would give.
 """
 
