@@ -65,7 +65,8 @@ def composition(detector: Any) -> dict[str, Any]:
     """
     rng = np.random.default_rng(0)
     height, width = detector.size
-    frame = np.ascontiguousarray(portraits(1)[0][:height, :width].transpose(2, 0, 1), np.float32) / 255
+    [rgb] = portraits(1)
+    frame = np.ascontiguousarray(rgb[:height, :width].transpose(2, 0, 1), np.float32) / 255
     count = 3 * detector.engine.batch - 1  # with a tail
     rows = np.arange(height * width).reshape(height, width) * 50 // (height * width)
     shifts = rng.integers(0, min(height, width) // 8, (count, 2))

@@ -14,7 +14,7 @@ import toys
 from whyfake import Detector, Explanation
 from whyfake.errors import DetectorError
 from whyfake.explainers import AdversarialSample, Nes
-from whyfake.explainers.nes import STRENGTHS
+from whyfake.explainers.adversary import STRENGTHS
 from whyfake.frame import Link, explain_frame
 from whyfake.media import Picture, fit_to
 from whyfake.perturbation import FloatArray, Pixels

@@ -16,8 +16,8 @@ from onnx import helper
 
 from whyfake import Detector, load_detector
 from whyfake.errors import UsageError
-from whyfake.explainers import AdversarialSample, Nes
-from whyfake.explainers.nes import antithetic_gradient, noise_table, real_margin
+from whyfake.explainers import AdversarialSample, Nes, real_margin
+from whyfake.explainers.nes import antithetic_gradient, noise_table
 from whyfake.perturbation import NoiseStep
 from whyfake.runtime.scheduler import drive
 
@@ -224,9 +224,13 @@ def test_a_spent_budget_is_said(planted: tuple[Detector, Frame]) -> None:
     assert_holds(detector, frame, nes, sample)
 
 
-def three_classes(folder: Path) -> Detector:
-    """Logits [−3, the checkerboard, 0] of [actor, fake, camera]: both outer ones are real."""
-    weights = toys.linear_weights(toys.PATCH, toys.SIZE)
+BOARD = toys.linear_weights(toys.PATCH, toys.SIZE), 50 / 255
+"""Weights that read the checkerboard, and the level above which it is fake."""
+
+
+def three_classes(folder: Path, reads: tuple[Frame, float] = BOARD) -> Detector:
+    """Logits [−3, what is read, 0] of [actor, fake, camera]: both outer ones are real."""
+    weights, level = reads
     matrix = np.zeros((weights.size, 3), np.float32)
     matrix[:, 1] = 60 * weights.ravel()
     card = toys.make_card(toys.SIZE, classes=["actor", "fake", "camera"], real=["actor", "camera"])
@@ -237,7 +241,7 @@ def three_classes(folder: Path) -> Detector:
             helper.make_node("MatMul", ["flat", "w"], ["product"]),
             helper.make_node("Add", ["product", "b"], ["y"]),
         ],
-        {"w": matrix, "b": np.array([-3, -60 * 50 / 255, 0], np.float32)},
+        {"w": matrix, "b": np.array([-3, -60 * level, 0], np.float32)},
         size=toys.SIZE,
         columns=3,
         card=card,
@@ -245,10 +249,10 @@ def three_classes(folder: Path) -> Detector:
     return load_detector(path, device="cpu", batch=81)
 
 
-def one_logit(folder: Path, positive: str) -> Detector:
-    """One sigmoid that scores `positive`, fake for the checkerboard either way."""
+def one_logit(folder: Path, positive: str, reads: tuple[Frame, float] = BOARD) -> Detector:
+    """One sigmoid that scores `positive`, fake for what is read either way."""
     sign = 1 if positive == "fake" else -1
-    weights = toys.linear_weights(toys.PATCH, toys.SIZE)
+    weights, level = reads
     card = toys.make_card(toys.SIZE, output={"activation": "sigmoid", "positive": positive})
     path = toys.save_model(
         folder,
@@ -260,7 +264,7 @@ def one_logit(folder: Path, positive: str) -> Detector:
         ],
         {
             "w": (sign * 60 * weights).reshape(-1, 1),
-            "b": np.array([-sign * 60 * 50 / 255], np.float32),
+            "b": np.array([-sign * 60 * level], np.float32),
         },
         size=toys.SIZE,
         columns=1,

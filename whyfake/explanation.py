@@ -28,7 +28,7 @@ class Adversary:
     """How the adversarial sample came out.
 
     `score_before` and `score_after` are the probability of *real*; `linf` is the largest change of
-    a pixel value in [0, 1]; `images` is what making it cost.
+    a pixel value in [0, 1]; `images` is what making it cost; `method` what made it.
     """
 
     flipped: bool
@@ -37,6 +37,7 @@ class Adversary:
     linf: float
     score_before: float
     score_after: float
+    method: str = "nes"
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import platform
-import zlib
 from collections.abc import Generator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -14,23 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .explainers import (
-    ADVERSARIAL,
-    BASELINES,
-    AdversarialSample,
-    Attribution,
-    Nes,
-    Scene,
-    Target,
-    baseline_image,
-    options,
-    region_map,
-    region_means,
-    trusted_nes,
-)
+from .explainers import ADVERSARIAL, AdversarialSample, Target, nes_in, options, region_map
 from .explanation import Adversary, Explanation
-from .media import Picture, fit_to, load_picture
-from .perturbation import FloatArray, Pixels
+from .making import Found, Maker, counted, detect
+from .media import Picture
+from .perturbation import FloatArray
 from .request import Request, base_name, resolve_target
 from .runtime import Detector, Promise
 
@@ -60,36 +46,21 @@ class _Frame:
         self.frame = frame
         self.detector = detector
         self.request = request
-        self.key = int.from_bytes(hashlib.sha256(frame.tobytes()).digest()[:8], "little")
+        self.maker = Maker(frame, detector, request.seed)
         self.counts: dict[str, int] = {}
         self.adversary: AdversarialSample | None = None
         self.start: str | None = None
         self.called_real = False
-        self.nes = request.settings.nes
+        self.attack = request.settings.attack()
         self.trust = 1.0
         self.regions: NDArray[np.int32]
 
-    def rng(self, stage: str) -> np.random.Generator:
-        """Draws that depend on seed, frame and stage, never on what else is being explained."""
-        return np.random.default_rng([self.request.seed, self.key, zlib.crc32(stage.encode())])
-
     def counted(self, coroutine: Generator[Any, FloatArray, Any], purpose: str) -> Any:
         """Delegate to a coroutine, adding up the images that it asks for."""
-        scores = None
-        while True:
-            try:
-                batch = coroutine.send(scores)  # type: ignore[arg-type]
-            except StopIteration as stop:
-                return stop.value
-            self.counts[purpose] = self.counts.get(purpose, 0) + len(batch)
-            scores = yield batch
-
-    def baseline(self, name: str) -> FloatArray:
-        """The baseline image (3, h, w) of that name, or from a picture's path."""
-        if name not in BASELINES:
-            return fit_to(load_picture(name).rgb, self.detector.size)
-        neutral = self.detector.card.input.neutral_color
-        return baseline_image(name, self.frame, self.regions, neutral, self.rng("noise"))
+        made, images = yield from counted(coroutine)
+        if images:
+            self.counts[purpose] = self.counts.get(purpose, 0) + images
+        return made
 
 
 def explain_frame(
@@ -111,62 +82,42 @@ def explain_frame(
 
 
 def _explain(state: _Frame, link: Link | None) -> Asking:
-    frame, detector, request = state.frame, state.detector, state.request
-    log_probs = yield from state.counted(_detect(frame), "detection")
+    detector, request, maker = state.detector, state.request, state.maker
+    log_probs = yield from state.counted(detect(state.frame), "detection")
     predicted = int(log_probs.argmax())
     target = resolve_target(request.target, detector, predicted)
     state.called_real = predicted in detector.real
-    state.regions = region_map(request.settings.regions, frame)
+    state.regions = region_map(request.settings.regions, state.frame)
     for method in request.methods:
         adversarial = method.endswith(ADVERSARIAL) and not state.called_real
         if adversarial and state.adversary is None:
-            nes = yield from _trusted(state)
-            start = None
-            if link is not None and link.before is not None:
-                yield link.before
-                start = link.before.value
-                state.start = None if start is None else link.name
-            attack = nes.attack(
-                frame, detector.real, seed=request.seed, rng=state.rng("nes"), start=start
-            )
-            state.adversary = yield from state.counted(attack, "adversary")
-            if link is not None:
-                link.after.keep(state.adversary.image - frame)
+            yield from _make_sample(state, link)
         explainer = request.settings.explainer(base_name(method))
         baseline_name = "adversarial" if adversarial else request.baseline or explainer.baseline
         if adversarial:
             assert state.adversary is not None
             baseline = state.adversary.image
         else:
-            baseline = state.baseline(baseline_name)
-        scene = Scene(baseline, state.regions, state.rng(base_name(method)))
-        asking = explainer.explain(frame, target, scene)
-        attribution = yield from state.counted(asking, "explainer")
-        yield _explanation(state, method, baseline_name, target, log_probs, attribution)
+            baseline = maker.baseline(baseline_name, state.regions)
+        asking = maker.attribution(explainer, target, state.regions, baseline)
+        found = yield from state.counted(asking, "explainer")
+        yield _explanation(state, method, baseline_name, target, log_probs, found)
         state.counts = {}
 
 
-def _trusted(state: _Frame) -> Generator[Any, FloatArray, Nes]:
-    """NES's settings, with a larger σ where the detector's arithmetic asks for one."""
-    detector, nes = state.detector, state.request.settings.nes
-    if detector.exact:
-        return nes
-    choosing = trusted_nes(
-        nes,
-        state.frame,
-        detector.real,
-        seed=state.request.seed,
-        rng=state.rng("sigma"),
-        precision=detector.engine.precision,
-    )
-    state.nes, state.trust = yield from state.counted(choosing, "sigma")
-    return state.nes
-
-
-def _detect(frame: FloatArray) -> Generator[Pixels, FloatArray, FloatArray]:
-    answer = yield Pixels(frame[None])
-    log_probs: FloatArray = answer[0]
-    return log_probs
+def _make_sample(state: _Frame, link: Link | None) -> Asking:
+    """The sample that all adversarial forms share, from the neighbour's where there is one."""
+    choosing = state.maker.trusted(state.attack)
+    state.attack, state.trust = yield from state.counted(choosing, "sigma")
+    start = None
+    if link is not None and link.before is not None:
+        yield link.before
+        start = link.before.value
+        state.start = None if start is None else link.name
+    making = state.maker.sample(state.attack, start)
+    state.adversary = yield from state.counted(making, "adversary")
+    if link is not None:
+        link.after.keep(state.adversary.image - state.frame)
 
 
 def _explanation(
@@ -175,19 +126,16 @@ def _explanation(
     baseline: str,
     target: Target,
     log_probs: FloatArray,
-    attribution: Attribution,
+    found: Found,
 ) -> Explanation:
     detector, request = state.detector, state.request
     card = detector.card
     adversary = state.adversary if baseline == "adversarial" else None
-    scores = attribution.region_scores
-    if scores is None:
-        scores = region_means(attribution.heatmap, state.regions)
     explainer = request.settings.explainer(base_name(method))
     settings: dict[str, Any] = {"regions": request.settings.regions, "target": request.target}
     settings[explainer.name] = options(explainer)
     if adversary is not None:
-        settings["nes"] = options(state.nes)
+        settings[state.attack.name] = options(state.attack)
         if state.start is not None:
             settings["start"] = state.start
     return Explanation(
@@ -204,9 +152,9 @@ def _explanation(
             for name, value in zip(card.classes, log_probs, strict=True)
         },
         frame=state.frame,
-        heatmap=attribution.heatmap,
+        heatmap=found.heatmap,
         region_map=state.regions,
-        region_scores=scores.astype(np.float32),
+        region_scores=found.region_scores.astype(np.float32),
         adversary=None if adversary is None else _record(adversary),
         adversarial=None if adversary is None else adversary.image,
         images=sum(state.counts.values()),
@@ -226,7 +174,7 @@ def _explanation(
         },
         versions=_versions(),
         notes=_notes(state, method, baseline, adversary),
-        confidence=attribution.confidence,
+        confidence=found.confidence,
     )
 
 
@@ -249,10 +197,11 @@ def _notes(
             f"not flipped: the adversarial sample is still called fake after {adversary.steps} "
             "steps, so what it hides is less than it should be"
         )
-    if adversary is not None and state.trust < 1:
+    nes = nes_in(state.attack)
+    if adversary is not None and nes is not None and state.trust < 1:
         notes.append(
             f"the detector computes in {state.detector.engine.precision}: NES searched at sigma "
-            f"{state.nes.sigma:.3g}, where differences of scores correlate about "
+            f"{nes.sigma:.3g}, where differences of scores correlate about "
             f"{state.trust:.2f} with exact ones"
         )
     height, width = state.picture.size

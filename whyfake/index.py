@@ -76,7 +76,10 @@ def _differences(
         wanted["batch"], found["batch"] = engine.batch, stored.detector["batch"]
         wanted["threads"], found["threads"] = engine.threads, stored.detector.get("threads", 1)
     if stored.adversary is not None:
-        wanted["nes"], found["nes"] = options(request.settings.nes), stored.settings.get("nes")
+        attack = request.settings.attack()
+        wanted["adversary"], found["adversary"] = attack.name, stored.adversary.method
+        wanted[attack.name] = options(attack)
+        found[attack.name] = stored.settings.get(attack.name)
     elif not (method.endswith(ADVERSARIAL) and not stored.called_real):
         wanted["baseline"] = request.baseline or explainer.baseline
         found["baseline"] = stored.baseline

@@ -37,10 +37,8 @@ def nes_likeness(
             except EngineError:
                 refused += 1
                 continue
-        channels = 1 if used.noise == "luma" else 3
-        batch = Directions(frame.shape[1:], channels, 0, rng).batch(
-            frame, used.pairs, used.sigma, None
-        )
+        directions = Directions(frame.shape[1:], used.channels, 0, rng, used.cell)
+        batch = directions.batch(frame, used.pairs, used.sigma, None)
         differences = []
         for detector in (reference, candidate):
             margins = real_margin(detector.ask(batch, frame), detector.real)[1:]

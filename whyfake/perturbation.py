@@ -188,8 +188,9 @@ class NoiseStep:
     """Copies of `center` with slices of a shared Gaussian noise table added (NES).
 
     Copy i is `center + signs[i]·sigma·mask·table[offsets[i] : …]`. Noise of one channel (`channels`
-    1) is the same in all three. `center` (3, h, w) is the sample under attack, not the frame;
-    `mask` (h, w) keeps pixels still where it is zero. Sign 0 shows the centre itself.
+    1) is the same in all three; blocks of `cell` × `cell` pixels share a value. `center` (3, h, w)
+    is the sample under attack, not the frame; `mask` (h, w) keeps pixels still where it is zero.
+    Sign 0 shows the centre itself.
     """
 
     center: FloatArray
@@ -199,15 +200,33 @@ class NoiseStep:
     sigma: float
     channels: int = 3
     mask: FloatArray | None = None
+    cell: int = 1
 
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def noise(self, row: int) -> FloatArray:
-        """The unmasked direction of copy `row`: a view (channels, h, w) into the table."""
-        shape = (self.channels, *self.center.shape[1:])
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, ⌈h/cell⌉, ⌈w/cell⌉): a direction's values."""
+        height, width = self.center.shape[1:]
+        return self.channels, -(-height // self.cell), -(-width // self.cell)
+
+    def values(self, row: int) -> FloatArray:
+        """The values of copy `row`'s direction: a view, shaped `shape`, into the table."""
         offset = int(self.offsets[row])
-        return self.table[offset : offset + int(np.prod(shape))].reshape(shape)
+        return self.table[offset : offset + int(np.prod(self.shape))].reshape(self.shape)
+
+    def spread(self, values: FloatArray) -> FloatArray:
+        """Values shaped `shape` as pixels (channels, h, w); where `cell` is 1, the same array."""
+        if self.cell == 1:
+            return values
+        height, width = self.center.shape[1:]
+        pixels: FloatArray = values.repeat(self.cell, axis=1).repeat(self.cell, axis=2)
+        return np.ascontiguousarray(pixels[:, :height, :width])
+
+    def noise(self, row: int) -> FloatArray:
+        """The unmasked direction of copy `row`, (channels, h, w); maybe a view into the table."""
+        return self.spread(self.values(row))
 
     def composer(self, frame: FloatArray) -> Composer:
         steps = self.signs.astype(np.float32) * np.float32(self.sigma)

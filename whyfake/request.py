@@ -54,8 +54,8 @@ class Request:
     def images(self) -> int:
         """The most images that one frame can cost."""
         explainers = [self.settings.explainer(base_name(name)) for name in self.methods]
-        nes = self.settings.nes.images() if self.adversarial else 0
-        return 1 + nes + sum(explainer.images() for explainer in explainers)
+        sample = self.settings.attack().images() if self.adversarial else 0
+        return 1 + sample + sum(explainer.images() for explainer in explainers)
 
     @property
     def adversarial(self) -> bool:

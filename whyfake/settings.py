@@ -18,7 +18,23 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError, unknown
-from .explainers import EXPLAINERS, Explainer, Lime, Nes, Rise, Shap, Sobol, parse_regions
+from .explainers import (
+    ADVERSARIES,
+    EXPLAINERS,
+    Attack,
+    Bisect,
+    Explainer,
+    Lime,
+    Nes,
+    Rise,
+    Shap,
+    Sobol,
+    Square,
+    SquareBisect,
+    SquareNes,
+    options,
+    parse_regions,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,8 +43,24 @@ else:
 
 
 @dataclass(frozen=True)
+class Refine:
+    """How square-nes draws its sample towards NES's: `steps` of `pairs` antithetic pairs each."""
+
+    steps: int = 2
+    pairs: int = 40
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "pairs"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"Refine: {name} must be 1 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class Settings:
-    """The options of NES and of each explainer, and the regions that explanations rank."""
+    """The options of each explainer and attack, and the regions that explanations rank.
+
+    `adversary` names what makes the adversarial sample: nes, square, square-bisect or square-nes.
+    """
 
     nes: Nes = dataclasses.field(default_factory=Nes)
     lime: Lime = dataclasses.field(default_factory=Lime)
@@ -36,9 +68,37 @@ class Settings:
     sobol: Sobol = dataclasses.field(default_factory=Sobol)
     rise: Rise = dataclasses.field(default_factory=Rise)
     regions: str = "slic:50"
+    adversary: str = "nes"
+    square: Square = dataclasses.field(default_factory=Square)
+    bisect: Bisect = dataclasses.field(default_factory=Bisect)
+    refine: Refine = dataclasses.field(default_factory=Refine)
 
     def __post_init__(self) -> None:
         parse_regions(self.regions)
+        if self.adversary not in ADVERSARIES:
+            raise UsageError(unknown("adversary", self.adversary, ADVERSARIES))
+
+    def attack(self) -> Attack:
+        """What makes the adversarial sample, with its options."""
+        if self.adversary == Square.name:
+            return self.square
+        if self.adversary == SquareBisect.name:
+            return SquareBisect(self.square, self.bisect)
+        if self.adversary == SquareNes.name:
+            nes = dataclasses.replace(self.nes, pairs=self.refine.pairs)
+            return SquareNes(self.square, self.bisect, nes, self.refine.steps)
+        return self.nes
+
+    def plain(self) -> dict[str, Any]:
+        """What determines explanations, as plain JSON types: of the attacks, the chosen one.
+
+        For NES, what earlier versions wrote.
+        """
+        found: dict[str, Any] = {"nes": options(self.nes), "regions": self.regions}
+        found |= {name: options(self.explainer(name)) for name in EXPLAINERS}
+        if self.adversary != Nes.name:
+            found[self.adversary] = options(self.attack())
+        return found
 
     def explainer(self, name: str) -> Explainer:
         """The explainer of that name with its options."""

@@ -81,6 +81,13 @@ Device = Annotated[
     ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU cores to use; all by default.")]
+Adversary = Annotated[
+    str | None,
+    typer.Option(
+        help="What makes the adversarial sample: nes, square, square-bisect or square-nes.",
+        show_default="nes",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .app import AsJson, Card, Device, Model, Seed, Threads, app
+from .app import Adversary, AsJson, Card, Device, Model, Seed, Threads, app
 
 Folder = Annotated[Path, typer.Argument(help="A folder that `whyfake evaluate` wrote.")]
 
@@ -67,6 +68,7 @@ def evaluate(
     preset: Annotated[str, typer.Option(help="Settings to start from: default or paper.")] = (
         "default"
     ),
+    adversary: Adversary = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     card: Card = None,
     json: AsJson = False,
@@ -91,6 +93,8 @@ def evaluate(
         settings = read_settings(config, settings)
     if samples is not None:
         settings = settings.with_budget(samples)
+    if adversary is not None:
+        settings = replace(settings, adversary=adversary)
     plan = make_plan(methods, suite=suite, seed=seed, seeds=seeds, settings=settings)
     listed = manifest_from(
         manifest, ffpp=ffpp, ffpp_list=ffpp_list, dfdc=dfdc, celeb_df=celeb_df, frames=frames

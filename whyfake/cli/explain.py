@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .app import AsJson, Card, Device, Model, Seed, Threads, app
+from .app import Adversary, AsJson, Card, Device, Model, Seed, Threads, app
 
 
 @app.command(
@@ -53,6 +54,7 @@ def explain(
     preset: Annotated[str, typer.Option(help="Settings to start from: default or paper.")] = (
         "default"
     ),
+    adversary: Adversary = None,
     config: Annotated[
         Path | None,
         typer.Option(help="TOML file of settings; `whyfake methods --toml` prints a full one."),
@@ -81,6 +83,8 @@ def explain(
         settings = read_settings(config, settings)
     if samples is not None:
         settings = settings.with_budget(samples)
+    if adversary is not None:
+        settings = replace(settings, adversary=adversary)
     request = make_request(
         method, target=target, baseline=baseline, regions=regions, seed=seed, settings=settings
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .app import AsJson, Card, Device, Model, Seed, Threads, app
+from .app import Adversary, AsJson, Card, Device, Model, Seed, Threads, app
 
 _FRAMES = "Frames to ask about"
 
@@ -64,7 +65,7 @@ def video(
         float, typer.Option(min=0, help="Smooth the heat shown over so many seconds; 0: not.")
     ] = 0.0,
     cold: Annotated[
-        bool, typer.Option("--cold", help="Do not start NES from the neighbouring frame's sample.")
+        bool, typer.Option("--cold", help="Do not start from the neighbouring frame's sample.")
     ] = False,
     overlay: Annotated[str, typer.Option(help="webm, mp4 or none.")] = "webm",
     target: Annotated[
@@ -85,6 +86,7 @@ def video(
     preset: Annotated[
         str, typer.Option(help="Settings to start from: video, default or paper.")
     ] = "video",
+    adversary: Adversary = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     card: Card = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")] = False,
@@ -107,6 +109,8 @@ def video(
         settings = read_settings(config, settings)
     if samples is not None:
         settings = settings.with_budget(samples)
+    if adversary is not None:
+        settings = replace(settings, adversary=adversary)
     if every is fps is frames is None:
         frames = 32
     plan = Plan(

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from ..explainers import Nes, Target
+from ..explainers import Nes, Square, Target
 from ..explainers.base import LabelMap
-from ..explainers.nes import AdversarialSample
 from ..perturbation import FloatArray, PerturbationBatch
-from .square import Square
 from .top_regions import moving_pixels
 
 Judge = Nes | Square
@@ -65,10 +62,8 @@ def judge(attack: Judge, case: Case, labels: tuple[int, ...], rng: np.random.Gen
     if not labels:
         return Verdict(labels, False, True, 0, 0, 0.0, before, before)
     mask = moving_pixels(case.regions, labels)
-    if isinstance(attack, Square):
-        sample, after = yield from attack.attack(case.frame, case.real, rng=rng, mask=mask)
-    else:
-        sample, after = yield from _nes(attack, case, mask, rng)
+    sample = yield from attack.attack(case.frame, case.real, seed=case.seed, rng=rng, mask=mask)
+    after = sample.log_probs
     return Verdict(
         labels,
         sample.flipped,
@@ -79,18 +74,3 @@ def judge(attack: Judge, case: Case, labels: tuple[int, ...], rng: np.random.Gen
         before,
         case.probability(after),
     )
-
-
-def _nes(
-    nes: Nes, case: Case, mask: FloatArray, rng: np.random.Generator
-) -> Generator[Any, FloatArray, tuple[AdversarialSample, FloatArray]]:
-    """NES's sample with its log-probabilities (C,): the first row of the last answer."""
-    attack = nes.attack(case.frame, case.real, seed=case.seed, rng=rng, mask=mask)
-    answer: FloatArray | None = None
-    while True:
-        try:
-            batch = attack.send(answer)  # type: ignore[arg-type]
-        except StopIteration as stop:
-            assert answer is not None
-            return stop.value, answer[0]
-        answer = yield batch

@@ -20,16 +20,15 @@ from ..evaluate.verdict import Case
 from ..explainers import (
     ADVERSARIAL,
     AdversarialSample,
-    Scene,
     Target,
-    baseline_image,
     options,
     region_map,
     region_means,
 )
 from ..explainers.base import LabelMap
 from ..ledger import Record, result_key
-from ..perturbation import FloatArray, Pixels
+from ..making import detect
+from ..perturbation import FloatArray
 from ..request import base_name
 from ..runtime import Detector
 from .judging import attacks, curves, localise
@@ -73,8 +72,8 @@ def accepted_columns(label: str, detector: Detector) -> tuple[int, ...]:
 
 
 def _detect(frame: FloatArray) -> Asking:
-    answer = yield Pixels(frame[None])
-    return {"log_probs": [float(value) for value in answer[0]]}, None
+    log_probs = yield from detect(frame)
+    return {"log_probs": [float(value) for value in log_probs]}, None
 
 
 def _explanations(
@@ -105,13 +104,11 @@ def _explanations(
 
 def _sample(state: FrameState, seed: int) -> Generator[Any, FloatArray, FloatArray]:
     """The adversarial sample that all of this seed's adversarial forms share."""
-    nes = yield from trusted(state, state.plan.settings.nes, seed)
+    asked = state.plan.settings.attack()
+    attack = yield from trusted(state, asked, seed)
 
     def make() -> Asking:
-        frame, real = state.task.frame, state.detector.real
-        made: AdversarialSample = yield from nes.attack(
-            frame, real, seed=seed, rng=state.rng(seed, "nes")
-        )
+        made: AdversarialSample = yield from state.maker(seed).sample(attack)
         value = {
             "flipped": made.flipped,
             "steps": made.steps,
@@ -121,7 +118,7 @@ def _sample(state: FrameState, seed: int) -> Generator[Any, FloatArray, FloatArr
         }
         return value, zlib.compress(made.image.tobytes())
 
-    record = yield from state.once("sample", "nes", options(state.plan.settings.nes), seed, make())
+    record = yield from state.once("sample", asked.name, options(asked), seed, make())
     return array_of(record, state.task.frame.shape)
 
 
@@ -133,27 +130,23 @@ def _explain(
     seed: int,
     sample: FloatArray | None,
 ) -> Asking:
-    frame = state.task.frame
-    explainer = state.plan.settings.explainer(base_name(method))
+    explainer, maker = state.plan.settings.explainer(base_name(method)), state.maker(seed)
     if method.endswith(ADVERSARIAL):
         assert sample is not None
         baseline = sample
     else:
-        neutral = state.detector.card.input.neutral_color
-        noise = state.rng(seed, "noise")
-        baseline = baseline_image(explainer.baseline, frame, regions, neutral, noise)
-    scene = Scene(baseline, regions, state.rng(seed, base_name(method)))
-    attribution = yield from explainer.explain(frame, target, scene)
-    scores = attribution.region_scores
-    if scores is None:
-        scores = region_means(attribution.heatmap, regions)
-    return _scores_value(scores, attribution.heatmap), zlib.compress(attribution.heatmap.tobytes())
+        baseline = maker.baseline(explainer.baseline, regions)
+    found = yield from maker.attribution(explainer, target, regions, baseline)
+    value = _scores_value(found.region_scores, found.heatmap)
+    if found.confidence is not None:
+        value["confidence"] = found.confidence
+    return value, zlib.compress(found.heatmap.tobytes())
 
 
 def _control(state: FrameState, name: str, regions: LabelMap, seed: int) -> FloatArray:
     """A control's heat; made anew each time, and so not kept."""
     if name == RANDOM:
-        return random_heat(regions, state.rng(seed, RANDOM))
+        return random_heat(regions, state.maker(seed).rng(RANDOM))
     if name == GAUSSIAN:
         return centred_gaussian(*regions.shape)
     assert state.task.landmarks is not None

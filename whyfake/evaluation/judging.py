@@ -18,11 +18,10 @@ from ..evaluate.localisation import (
     top_regions_precision,
 )
 from ..evaluate.radius import smallest_radius
-from ..evaluate.square import Square
 from ..evaluate.together import together
 from ..evaluate.top_regions import top_regions
 from ..evaluate.verdict import Case, Judge, Verdict, judge
-from ..explainers import Target, baseline_image, options
+from ..explainers import Nes, Square, Target, options
 from ..explainers.base import LabelMap
 from ..ledger import canonical, digest
 from .plan import ATTACKS, RADIUS, SECOND
@@ -61,11 +60,9 @@ def curves(state: FrameState, regions: LabelMap, target: Target, item: Ranked) -
     settings = {"explanation": digest(item.settings), "parts": parts}
 
     def make() -> Asking:
-        frame = state.task.frame
-        labels = heat_parts(item.heatmap, parts, state.rng(seed, "curves"))
-        neutral, rng = state.detector.card.input.neutral_color, state.rng(seed, "noise")
-        gone = baseline_image("zero", frame, regions, neutral, rng)
-        blurred = baseline_image("blur", frame, regions, neutral, rng)
+        maker = state.maker(seed)
+        labels = heat_parts(item.heatmap, parts, maker.rng("curves"))
+        gone, blurred = maker.baseline("zero", regions), maker.baseline("blur", regions)
         falling = yield from deletion(target, labels, gone)
         rising = yield from insertion(target, labels, blurred)
         value = {
@@ -97,6 +94,7 @@ def attacks(state: FrameState, case: Case, ranked: Sequence[Ranked]) -> Asking:
     }
     if ATTACKS in plan.parts:
         nes = yield from trusted(state, plan.attack, plan.seeds[0])
+        assert isinstance(nes, Nes)
         running = [_attack(state, case, nes, plan.attack, labels) for labels in sorted(wanted)]
         yield from together(running, width=state.width(2 * nes.pairs + 1))
     if SECOND in plan.parts:
@@ -118,7 +116,7 @@ def _attack(
     stage = f"judge {asked.name} {canonical(options(asked))}"
 
     def make() -> Asking:
-        verdict = yield from judge(attack, case, labels, state.rng(seed, stage))
+        verdict = yield from judge(attack, case, labels, state.maker(seed).rng(stage))
         return asdict(verdict), None
 
     record = yield from state.once("attack", asked.name, settings, seed, make())
@@ -127,7 +125,7 @@ def _attack(
     first = Verdict(**{**record.value, "labels": labels})
 
     def shrink() -> Asking:
-        rng = state.rng(seed, f"radius {stage}")
+        rng = state.maker(seed).rng(f"radius {stage}")
         smallest, _ = yield from smallest_radius(attack, case, first, rng, plan.radii)
         return {"smallest": smallest}, None
 

@@ -11,8 +11,7 @@ from ..errors import UsageError, unknown
 from ..evaluate.controls import CONTROLS
 from ..evaluate.deletion import PARTS
 from ..evaluate.radius import RADII
-from ..evaluate.square import Square
-from ..explainers import ADVERSARIAL, Nes, options
+from ..explainers import ADVERSARIAL, Nes, Square, options
 from ..ledger import digest
 from ..request import base_name, parse_methods
 from ..settings import Settings
@@ -62,7 +61,7 @@ class Plan:
     def digest(self) -> str:
         """A hash of everything in the plan: whether a picture is done with it."""
         plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        plain["settings"] = dataclasses.asdict(self.settings)
+        plain["settings"] = self.settings.plain()
         plain["parts"] = sorted(self.parts)
         plain["attack"], plain["square"] = options(self.attack), options(self.square)
         return digest(plain)
@@ -74,7 +73,8 @@ class Plan:
             return made
         made["explainer"] = options(self.settings.explainer(base_name(method)))
         if method.endswith(ADVERSARIAL):
-            made["nes"] = options(self.settings.nes)
+            attack = self.settings.attack()
+            made[attack.name] = options(attack)
         return made
 
     def images(self, entries: int) -> int:
@@ -82,7 +82,7 @@ class Plan:
         explainers = [self.settings.explainer(base_name(name)) for name in self.methods]
         adversarial = any(name.endswith(ADVERSARIAL) for name in self.methods)
         once = sum(e.images() for e in explainers)
-        once += self.settings.nes.images() if adversarial else 0
+        once += self.settings.attack().images() if adversarial else 0
         rankings = len(self.methods) + len(self.controls)
         attacks = len(self.tops) * (
             (ATTACKS in self.parts) * self.attack.images()

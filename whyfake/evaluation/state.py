@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..explainers import ADVERSARIAL, Nes, trusted_nes
+from ..explainers import ADVERSARIAL, Attack, nes_in, with_nes
 from ..ledger import Record, result_key
+from ..making import Maker, counted
 from ..perturbation import FloatArray
 from ..runtime import Detector
 from .plan import Plan
@@ -56,7 +57,7 @@ class Ranked:
 
 @dataclass(eq=False)
 class FrameState:
-    """One frame's state: what is known of it, and the stage of its draws.
+    """One frame's state: what is known of it, and what makes its explanations.
 
     `known` grows by what this run finds: nothing is asked twice.
     """
@@ -66,14 +67,16 @@ class FrameState:
     plan: Plan
     known: dict[str, Record]
     hash: str = field(init=False)
+    _makers: dict[int, Maker] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.hash = self.task.hash
 
-    def rng(self, seed: int, stage: str) -> np.random.Generator:
-        """The draws that `whyfake explain` makes: of seed, frame and stage, of nothing else."""
-        frame = int.from_bytes(bytes.fromhex(self.hash)[:8], "little")
-        return np.random.default_rng([seed, frame, zlib.crc32(stage.encode())])
+    def maker(self, seed: int) -> Maker:
+        """What makes this frame's explanations under a seed."""
+        if seed not in self._makers:
+            self._makers[seed] = Maker(self.task.frame, self.detector, seed)
+        return self._makers[seed]
 
     def width(self, rows: int) -> int:
         """How many coroutines that ask `rows` at a time fill the engine's lanes."""
@@ -93,7 +96,7 @@ class FrameState:
         if key in self.known:
             make.close()
             return self.known[key]
-        (value, blob), images = yield from _counted(make)
+        (value, blob), images = yield from counted(make)
         record = Record(
             self.detector.sha256,
             self.hash,
@@ -111,26 +114,26 @@ class FrameState:
         return record
 
 
-def trusted(state: FrameState, nes: Nes, seed: int) -> Generator[Any, FloatArray, Nes]:
-    """NES with a larger σ where the detector's arithmetic asks for one, chosen once a frame."""
-    detector = state.detector
-    if detector.exact:
-        return nes
+def trusted(state: FrameState, attack: Attack, seed: int) -> Generator[Any, FloatArray, Attack]:
+    """An attack with a larger σ where the detector's arithmetic asks for one, chosen once a frame.
+
+    One that takes no differences comes back as it is.
+    """
+    nes = nes_in(attack)
+    if nes is None or state.detector.exact:
+        return attack
 
     def make() -> Asking:
-        chosen, trust = yield from trusted_nes(
-            nes,
-            state.task.frame,
-            detector.real,
-            seed=seed,
-            rng=state.rng(seed, "sigma"),
-            precision=detector.engine.precision,
-        )
-        return {"sigma": chosen.sigma, "trust": trust}, None
+        chosen, trust = yield from state.maker(seed).trusted(nes)
+        found = nes_in(chosen)
+        assert found is not None
+        return {"sigma": found.sigma, "trust": trust}, None
 
     settings = {"sigma": nes.sigma, "pairs": nes.pairs, "noise": nes.noise, "epsilon": nes.epsilon}
+    if nes.cell != 1:
+        settings["cell"] = nes.cell
     record = yield from state.once("sigma", "nes", settings, seed, make())
-    return replace(nes, sigma=record.value["sigma"])
+    return with_nes(attack, replace(nes, sigma=record.value["sigma"]))
 
 
 def array_of(record: Record, shape: Sequence[int]) -> FloatArray:
@@ -138,15 +141,3 @@ def array_of(record: Record, shape: Sequence[int]) -> FloatArray:
     assert record.blob is not None
     array: FloatArray = np.frombuffer(zlib.decompress(record.blob), np.float32)
     return array.reshape(tuple(shape))
-
-
-def _counted(coroutine: Asking) -> Generator[Any, FloatArray, tuple[Any, int]]:
-    """Delegate to a coroutine that only asks; its result, and how many images it asked for."""
-    images, answer = 0, None
-    while True:
-        try:
-            batch = coroutine.send(answer)  # type: ignore[arg-type]
-        except StopIteration as stop:
-            return stop.value, images
-        images += len(batch)
-        answer = yield batch

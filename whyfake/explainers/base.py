@@ -107,9 +107,21 @@ def check_choice(owner: str, name: str, got: str, known: Sequence[str]) -> None:
         raise UsageError(f"{owner}: {unknown(name, got, known)}")
 
 
+LATER = {"later": True}
+"""Metadata of an option that earlier versions did not have, and whose default changes nothing."""
+
+
 def options(item: Any) -> dict[str, Any]:
-    """An explainer's options as plain JSON types."""
-    return dataclasses.asdict(item)
+    """An explainer's or attack's options as plain JSON types.
+
+    LATER ones are left out at their default: results of earlier versions keep their keys.
+    """
+    found: dict[str, Any] = {}
+    for option in dataclasses.fields(item):
+        value = getattr(item, option.name)
+        if not (option.metadata.get("later") and value == option.default):
+            found[option.name] = options(value) if dataclasses.is_dataclass(value) else value
+    return found
 
 
 def region_means(heatmap: FloatArray, regions: LabelMap) -> NDArray[np.float64]:

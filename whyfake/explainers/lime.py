@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..perturbation import FloatArray, RegionMix
 from .base import (
     CHUNK,
+    LATER,
     Asking,
     Attribution,
     Scene,
@@ -45,10 +46,10 @@ class Lime:
     kernel_width: float = 0.25
     alpha: float = 1.0
     score: Score = "probability"
-    design: Design = "random"
-    confidence: float = 0.0
-    top: int = 3
-    least: int = 128
+    design: Design = field(default="random", metadata=LATER)
+    confidence: float = field(default=0.0, metadata=LATER)
+    top: int = field(default=3, metadata=LATER)
+    least: int = field(default=128, metadata=LATER)
 
     name: ClassVar[str] = "lime"
     baseline: ClassVar[str] = "mean"

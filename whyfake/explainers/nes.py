@@ -7,36 +7,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..explanation import Adversary
 from ..perturbation import FloatArray, NoiseStep, Pixels
-from .base import check
+from .adversary import AdversarialSample, at_strengths, ball, probability, real_margin
+from .base import LATER, check
 
 TABLE_FLOATS = 1 << 22
 """16 MB of Gaussian noise, drawn once a seed and sliced at random offsets (Salimans et al. 2017,
 arXiv 1703.03864)."""
-
-
-STRENGTHS = (0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
-"""At which a neighbour's perturbation is tried. Without the weak ones it would only ever grow along
-a clip; the strong ones are cheaper than a step."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class AdversarialSample(Adversary):
-    """An image near the frame, and whether the detector calls it *real*.
-
-    `image` (3, h, w) float32 within `linf` of the frame. A frame that is called real from the start
-    comes back unchanged, with no steps and `flipped` False. A sample that starts from another's
-    perturbation may be called real after no steps.
-    """
-
-    image: FloatArray
 
 
 @dataclass(frozen=True)
@@ -45,7 +28,9 @@ class Nes:
 
     sigma: search radius; pairs: antithetic pairs a step; alpha: step size; epsilon: radius of the
     ball; steps: the most steps; noise: `luma` moves all channels alike, as the paper's code does,
-    `rgb` each on its own. Costs 2·pairs + 1 images a step.
+    `rgb` each on its own; cell: side in pixels of the blocks that share a noise value, so that
+    fewer directions are searched; momentum: the share of past gradients that a step keeps (Dong et
+    al. 2018, arXiv 1710.06081; 0: none). Costs 2·pairs + 1 images a step.
     """
 
     sigma: float = 0.001
@@ -54,6 +39,8 @@ class Nes:
     epsilon: float = 16 / 255
     steps: int = 80
     noise: Literal["luma", "rgb"] = "luma"
+    cell: int = field(default=1, metadata=LATER)
+    momentum: float = field(default=0.0, metadata=LATER)
 
     name: ClassVar[str] = "nes"
 
@@ -64,10 +51,17 @@ class Nes:
         check(0 < self.epsilon <= 1, "NES", "epsilon must lie in (0, 1]", self.epsilon)
         check(self.steps >= 1, "NES", "steps must be 1 or more", self.steps)
         check(self.noise in ("luma", "rgb"), "NES", "noise must be luma or rgb", self.noise)
+        check(self.cell >= 1, "NES", "cell must be 1 or more", self.cell)
+        check(0 <= self.momentum < 1, "NES", "momentum must lie in [0, 1)", self.momentum)
 
     def images(self) -> int:
         """The most images it asks for."""
         return self.steps * (2 * self.pairs + 1) + 1
+
+    @property
+    def channels(self) -> int:
+        """How many channels the noise has."""
+        return 1 if self.noise == "luma" else 3
 
     def attack(
         self,
@@ -90,63 +84,52 @@ class Nes:
         images in one batch. The weakest that the detector calls real is the sample; if there is
         none, the steps begin at the one nearest to real, or at the frame if that is nearer.
         """
-        low = np.maximum(frame - np.float32(self.epsilon), 0)
-        high = np.minimum(frame + np.float32(self.epsilon), 1)
-        channels = 1 if self.noise == "luma" else 3
-        directions = Directions(frame.shape[1:], channels, seed, rng)
-        image, asked, before = frame, 0, None
-        step, flipped, after = 0, False, 0.0
+        low, high = ball(frame, self.epsilon)
+        directions = Directions(frame.shape[1:], self.channels, seed, rng, self.cell)
+        image, asked, step, flipped = frame, 0, 0, False
+        before = kept = None
+        velocity = np.float32(0)
         if start is not None:
-            tried = _strengths(frame, start if mask is None else start * mask, low, high)
+            added = start if mask is None else start * mask
+            tried = np.concatenate([frame[None], at_strengths(frame, added, low, high)])
             log_probs = yield Pixels(tried)
             margins = real_margin(log_probs, real)
-            asked, before = len(tried), _probability(log_probs[0], real)
+            asked, before = len(tried), log_probs[0]
             best = int(np.argmax(margins > 0 if margins.max() > 0 else margins))
             if best:  # 0 is the frame itself
-                image, after = tried[best], _probability(log_probs[best], real)
-                flipped = bool(margins[best] > 0)
+                image, kept, flipped = tried[best], log_probs[best], bool(margins[best] > 0)
         while not flipped:
             last = step == self.steps
             batch = directions.batch(image, 0 if last else self.pairs, self.sigma, mask)
             log_probs = yield batch
             margins = real_margin(log_probs, real)
             asked += len(batch)
-            after = _probability(log_probs[0], real)
-            before = after if before is None else before
+            kept = log_probs[0]
+            before = kept if before is None else before
             flipped = bool(margins[0] > 0)
             if flipped or last:
                 break
             gradient = antithetic_gradient(batch, margins[1:])
+            if self.momentum:
+                gradient /= max(float(np.abs(gradient).mean()), 1e-30)
+                gradient += np.float32(self.momentum) * velocity
+                velocity = gradient
             move = np.float32(self.alpha) * np.sign(gradient)
             image = np.clip(image + move, low, high)
             step += 1
+        assert before is not None
+        assert kept is not None
         return AdversarialSample(
             image=image,
+            log_probs=kept,
             flipped=flipped and image is not frame,
             steps=step,
             images=asked,
             linf=float(np.abs(image - frame).max()),
-            score_before=after if before is None else before,
-            score_after=after,
+            score_before=probability(before, real),
+            score_after=probability(kept, real),
+            method=self.name,
         )
-
-
-def _strengths(
-    frame: FloatArray, added: FloatArray, low: FloatArray, high: FloatArray
-) -> FloatArray:
-    """The frame, and it with a perturbation at each of STRENGTHS, between `low` and `high`."""
-    moved = [np.clip(frame + np.float32(s) * added, low, high) for s in STRENGTHS]
-    return np.stack([frame, *moved])
-
-
-def real_margin(log_probs: FloatArray, real: tuple[int, ...]) -> NDArray[np.float64]:
-    """log p(real) − log max p(other), (N,): positive where the argmax is real.
-
-    The same gradient sign as p(real) near the boundary, and it does not saturate.
-    """
-    others = [c for c in range(log_probs.shape[1]) if c not in real]
-    best = log_probs[:, list(real)].max(axis=1).astype(np.float64)
-    return np.asarray(best - log_probs[:, others].max(axis=1))
 
 
 def antithetic_gradient(batch: NoiseStep, scores: NDArray[np.float64]) -> FloatArray:
@@ -157,11 +140,12 @@ def antithetic_gradient(batch: NoiseStep, scores: NDArray[np.float64]) -> FloatA
     """
     pairs = len(scores) // 2
     weights = ((scores[:pairs] - scores[pairs:]) / (2 * pairs * batch.sigma)).astype(np.float32)
-    gradient = np.zeros((batch.channels, *batch.center.shape[1:]), np.float32)
+    gradient = np.zeros(batch.shape, np.float32)
     scaled = np.empty_like(gradient)
     for row, weight in enumerate(weights, 1):
-        np.multiply(batch.noise(row), weight, out=scaled)
+        np.multiply(batch.values(row), weight, out=scaled)
         gradient += scaled
+    gradient = batch.spread(gradient)
     if batch.mask is not None:
         gradient *= batch.mask
     return gradient
@@ -170,14 +154,21 @@ def antithetic_gradient(batch: NoiseStep, scores: NDArray[np.float64]) -> FloatA
 class Directions:
     """Draws a step's batch: the centre and both sides of random slices of the noise table.
 
-    `size` is the frame's (h, w), `channels` 1 or 3, `seed` the table's, `rng` draws the offsets.
+    `size` is the frame's (h, w), `channels` 1 or 3, `seed` the table's, `rng` draws the offsets;
+    blocks of `cell` × `cell` pixels share a value.
     """
 
     def __init__(
-        self, size: tuple[int, ...], channels: int, seed: int, rng: np.random.Generator
+        self,
+        size: tuple[int, ...],
+        channels: int,
+        seed: int,
+        rng: np.random.Generator,
+        cell: int = 1,
     ) -> None:
-        self._length = channels * size[0] * size[1]
+        self._length = channels * -(-size[0] // cell) * -(-size[1] // cell)
         self._channels = channels
+        self._cell = cell
         self._rng = rng
         self._table = noise_table(seed, max(TABLE_FLOATS, 4 * self._length))
 
@@ -194,6 +185,7 @@ class Directions:
             sigma=sigma,
             channels=self._channels,
             mask=mask,
+            cell=self._cell,
         )
 
 
@@ -203,7 +195,3 @@ def noise_table(seed: int, floats: int) -> FloatArray:
     table = np.random.default_rng([seed, 0]).standard_normal(floats, np.float32)
     table.flags.writeable = False
     return table
-
-
-def _probability(log_probs: FloatArray, columns: tuple[int, ...]) -> float:
-    return float(np.exp(np.logaddexp.reduce(log_probs[list(columns)].astype(np.float64))))

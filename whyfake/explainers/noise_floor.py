@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..perturbation import FloatArray, NoiseStep
-from .nes import Directions, Nes, real_margin
+from .adversary import Attack, real_margin
+from .nes import Directions, Nes
+from .square_nes import SquareNes
 
 TRUSTED = 0.95
 """What differences should correlate with those of exact arithmetic. At .95 the gradient estimate
@@ -54,8 +56,8 @@ def trusted_nes(
     `precision` is for the message. Costs 4·pairs images, and 2·pairs more for each doubling. Raises
     EngineError where none reaches LEAST: no step is drawn from noise.
     """
-    channels = 1 if nes.noise == "luma" else 3
-    batch = Directions(frame.shape[1:], channels, seed, rng).batch(frame, nes.pairs, 1.0, None)
+    directions = Directions(frame.shape[1:], nes.channels, seed, rng, nes.cell)
+    batch = directions.batch(frame, nes.pairs, 1.0, None)
     half = yield from _differences(batch, nes.sigma / 2, real)
     sigma, best = nes.sigma, (0.0, nes.sigma)
     while sigma <= max(nes.epsilon, nes.sigma):
@@ -73,6 +75,18 @@ def trusted_nes(
             "engine (--precision fp32), or the original forms of the methods"
         )
     return dataclasses.replace(nes, sigma=sigma), correlation
+
+
+def nes_in(attack: Attack) -> Nes | None:
+    """The NES that an attack takes differences with; None where it only compares scores."""
+    if isinstance(attack, SquareNes):
+        return attack.nes
+    return attack if isinstance(attack, Nes) else None
+
+
+def with_nes(attack: Attack, nes: Nes) -> Attack:
+    """The attack with another NES in it."""
+    return dataclasses.replace(attack, nes=nes) if isinstance(attack, SquareNes) else nes
 
 
 def _differences(

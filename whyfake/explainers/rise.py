@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..perturbation import FloatArray, GridMix, bilinear_matrix, cell_size
 from .base import (
     CHUNK,
+    LATER,
     Asking,
     Attribution,
     LabelMap,
@@ -49,10 +50,10 @@ class Rise:
     p: float = 0.5
     debiased: bool = False
     score: Score = "probability"
-    sampling: Sampling = "random"
-    confidence: float = 0.0
-    top: int = 3
-    least: int = 128
+    sampling: Sampling = field(default="random", metadata=LATER)
+    confidence: float = field(default=0.0, metadata=LATER)
+    top: int = field(default=3, metadata=LATER)
+    least: int = field(default=128, metadata=LATER)
 
     name: ClassVar[str] = "rise"
     baseline: ClassVar[str] = "zero"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..perturbation import FloatArray, RegionMix
 from .base import (
+    LATER,
     Asking,
     Attribution,
     LabelMap,
@@ -50,11 +51,11 @@ class Shap:
     samples: int = 2000
     nodes_per_round: int = 32
     score: Score = "probability"
-    contexts: Contexts = "all"
-    pairs: int = 4
-    confidence: float = 0.0
-    top: int = 3
-    least: int = 128
+    contexts: Contexts = field(default="all", metadata=LATER)
+    pairs: int = field(default=4, metadata=LATER)
+    confidence: float = field(default=0.0, metadata=LATER)
+    top: int = field(default=3, metadata=LATER)
+    least: int = field(default=128, metadata=LATER)
 
     name: ClassVar[str] = "shap"
     baseline: ClassVar[str] = "blur"

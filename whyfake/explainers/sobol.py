@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..perturbation import FloatArray, RegionMix
 from .base import (
+    LATER,
     Asking,
     Attribution,
     LabelMap,
@@ -41,10 +42,10 @@ class Sobol:
     grid: int = 8
     design: int = 32
     score: Score = "probability"
-    scramble: bool = False
-    confidence: float = 0.0
-    top: int = 3
-    least: int = 128
+    scramble: bool = field(default=False, metadata=LATER)
+    confidence: float = field(default=0.0, metadata=LATER)
+    top: int = field(default=3, metadata=LATER)
+    least: int = field(default=128, metadata=LATER)
 
     name: ClassVar[str] = "sobol"
     baseline: ClassVar[str] = "zero"

@@ -71,9 +71,10 @@ def print_methods(settings: Settings, *, as_json: bool) -> None:
         }
         for name in EXPLAINERS
     ]
-    nes: dict[str, Any] = {"images": settings.nes.images(), "settings": options(settings.nes)}
+    attack = settings.attack()
+    sample: dict[str, Any] = {"images": attack.images(), "settings": options(attack)}
     if as_json:
-        print(json.dumps({"methods": rows, "nes": nes, "regions": settings.regions}))
+        print(json.dumps({"methods": rows, attack.name: sample, "regions": settings.regions}))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("method", "adversarial form", "images", "baseline", "settings"):
@@ -87,7 +88,11 @@ def print_methods(settings: Settings, *, as_json: bool) -> None:
             _settings_line(row["settings"]),
         )
     table.add_row(
-        "nes", "makes their sample", f"≤ {nes['images']:,}", "", _settings_line(nes["settings"])
+        attack.name,
+        "makes their sample",
+        f"≤ {sample['images']:,}",
+        "",
+        _settings_line(sample["settings"]),
     )
     stdout().print(table)
 

@@ -88,7 +88,7 @@ class Plan:
             "target": request.target,
             "baseline": request.baseline,
             "seed": request.seed,
-            "settings": dataclasses.asdict(request.settings),
+            "settings": request.settings.plain(),
             "detector": {
                 "name": detector.card.name,
                 "sha256": detector.sha256,
