@@ -10,9 +10,10 @@ paper budget's is named last, by method and form.
 
 SOBOL's reference is scrambled: the unscrambled one holds the paper's design as its first rows.
 What was found is kept in --cache, setting by setting, and not asked again; questions that two
-settings share are asked once. `--config` names the settings of regions and adversary. For a frame
-and a form this asks some 75,000 images, 40,000 of them for the references; --methods and --forms
-limit it.
+settings share are asked once. Adversarial forms have a sample of their own for every seed, made as
+the paper says for the reference and the paper's budget, and as `--config` says for the others: its
+images count too. For a frame and a form this asks some 75,000 images, 40,000 of them for the
+references; --methods, --forms and --finalists limit it.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import whyfake
+from whyfake.evaluate.bootstrap import mean_interval
 from whyfake.evaluate.stability import spearman, top_overlap
-from whyfake.explainers import EXPLAINERS, Scene, Target, baseline_image, region_means
+from whyfake.explainers import EXPLAINERS, Lime, Scene, Target, baseline_image, region_means
 from whyfake.files import write_file
 from whyfake.perturbation import FloatArray, GridMix
 from whyfake.runtime import Delivered, Failed, Job, run
@@ -64,6 +66,17 @@ BUDGETS: dict[str, list[int]] = {
     "rise": [250, 500, 1000, 2000],
 }
 """In images; SOBOL's are for designs of 4, 8 and 16."""
+FINALISTS: dict[str, list[dict[str, Any]]] = {
+    "lime": [{"design": "hadamard", "samples": n} for n in (128, 192, 250, 330)],
+    "shap": [
+        {"contexts": "paired", "pairs": 2, "nodes_per_round": 4, "samples": n}
+        for n in (200, 300, 500)
+    ]
+    + [{"samples": 500}],
+    "sobol": [{"scramble": True, "design": n} for n in (4, 6, 8)],
+    "rise": [{"sampling": "paired", "masks": n} for n in (500, 1000)],
+}
+"""The best of those on the frame that they were tried on; `--finalists` asks about them alone."""
 CONFIDENCE = 0.9
 Setting = tuple[str, dict[str, Any], int]
 """A method, what differs from the paper's preset, and a seed."""
@@ -77,7 +90,8 @@ class Subject:
     frame: FloatArray
     regions: NDArray[np.int32]
     target: Target
-    adversarial: FloatArray | None
+    samples: dict[tuple[str, int], tuple[FloatArray, int]]
+    """The adversarial sample of `paper` or `other` settings and a seed, and what it cost."""
     memory: dict[bytes, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -132,17 +146,19 @@ def ask(
 ) -> list[dict[str, Any]]:
     """Region scores and images of each setting, from the cache or the detector."""
     neutral = detector.card.input.neutral_color
-    paths, found, jobs = [], {}, []
+    paths, costs, found, jobs = [], [], {}, []
     for index, (method, changes, seed) in enumerate(wanted):
         content = [detector.sha256, hashlib.sha256(subject.frame.tobytes()).hexdigest()]
-        baseline = subject.adversarial
+        whose = "paper" if seed == REFERENCE_SEED or not changes else "other"
         if form == "original":
-            name = EXPLAINERS[method].baseline
+            name, cost = EXPLAINERS[method].baseline, 0
             rng = np.random.default_rng(seed)
             baseline = baseline_image(name, subject.frame, subject.regions, neutral, rng)
-        assert baseline is not None
+        else:
+            baseline, cost = subject.samples[whose, seed]
         content.append(hashlib.sha256(baseline.tobytes()).hexdigest())
         content.append(hashlib.sha256(subject.regions.tobytes()).hexdigest())
+        costs.append(cost)
         key = json.dumps([*content, method, changes, seed], sort_keys=True)
         paths.append(cache / (hashlib.sha256(key.encode()).hexdigest()[:24] + ".json"))
         if paths[-1].exists():
@@ -151,7 +167,7 @@ def ask(
         rng = np.random.default_rng([seed, len(method)])
         scene = Scene(baseline, subject.regions, rng)
         asking = explainer_of(method, changes).explain(subject.frame, subject.target, scene)
-        salt = f"{method} {form}".encode()
+        salt = f"{method} {form} {content[-2]}".encode()
         jobs.append(Job(index, subject.frame, remembered(asking, subject.memory, salt)))
     for event in run(detector, jobs):
         if isinstance(event, Failed):
@@ -165,7 +181,7 @@ def ask(
             row["confidence"] = attribution.confidence
             found[event.key] = row
             write_file(paths[event.key], json.dumps(row).encode())
-    return [found[index] for index in range(len(wanted))]
+    return [found[i] | {"images": found[i]["images"] + costs[i]} for i in range(len(wanted))]
 
 
 def agreement(scores: list[float], reference: list[float]) -> dict[str, float]:
@@ -180,8 +196,10 @@ def agreement(scores: list[float], reference: list[float]) -> dict[str, float]:
     }
 
 
-def candidates(method: str) -> list[dict[str, Any]]:
+def candidates(method: str, finalists: bool) -> list[dict[str, Any]]:
     """Every setting at every budget, the dearest first: cheaper ones share its questions."""
+    if finalists:
+        return FINALISTS[method][::-1]
     made = [
         {**changes, **budget_field(method, images, changes)}
         for changes in SETTINGS[method]
@@ -199,8 +217,6 @@ def study(
     """One row for each form, method, setting and seed."""
     rows = []
     for form in options.forms:
-        if form == "adv" and subject.adversarial is None:
-            continue
         for method in options.methods:
             paper = explainer_of(method, {})
             images = TIMES * (2112 if method == "sobol" else paper.images())
@@ -212,7 +228,7 @@ def study(
             )
             wanted: list[Setting] = [
                 (method, changes, seed)
-                for changes in [{}, *candidates(method)]
+                for changes in [{}, *candidates(method, options.finalists)]
                 for seed in range(options.seeds)
             ]
             started = time.perf_counter()
@@ -234,7 +250,10 @@ def study(
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over frames and seeds, by form, method and setting; the paper's setting first."""
+    """Means over frames and seeds, by form, method and setting; the paper's setting first.
+
+    `difference` is Spearman's to the paper's budget, with a 95 % interval over frames.
+    """
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(json.dumps([row["form"], row["method"], row["changes"]]), []).append(row)
@@ -244,6 +263,11 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         line = {"form": form, "method": method, "changes": changes, "asked": len(members)}
         for name in ("images", "spearman", "top1", "top3"):
             line[name] = statistics.fmean(member[name] for member in members)
+        papers = groups[json.dumps([form, method, {}])]
+        differences = [m["spearman"] - p["spearman"] for m, p in zip(members, papers, strict=True)]
+        line["difference"] = dataclasses.asdict(
+            mean_interval(differences, [member["frame"] for member in members])
+        )
         table.append(line)
     return table
 
@@ -269,30 +293,32 @@ def show(table: list[dict[str, Any]]) -> None:
         changes = " ".join(f"{k}={v}" for k, v in line["changes"].items()) or "paper"
         print(
             f"{line['method']:6}{line['form']:9}{line['images']:7.0f} images  Spearman "
-            f"{line['spearman']:.3f}  top-1 {line['top1']:.2f}  top-3 {line['top3']:.2f}  {changes}"
+            f"{line['spearman']:.3f} ({line['difference']['mean']:+.3f}, "
+            f"{line['difference']['low']:+.3f} to {line['difference']['high']:+.3f})  top-1 {line['top1']:.2f}  top-3 {line['top3']:.2f}  {changes}"
         )
 
 
 def subjects(
-    detector: whyfake.Detector, paths: list[Path], settings: Settings
+    detector: whyfake.Detector, paths: list[Path], other: Settings, seeds: int
 ) -> Generator[Subject, None, None]:
-    """Frames that the detector calls fake, each with its adversarial sample."""
-    quick = dataclasses.replace(settings, lime=dataclasses.replace(settings.lime, samples=2))
-    for explanation in whyfake.explain_many(detector, paths, method="lime-adv", settings=quick):
-        name = Path(explanation.source).stem
-        if explanation.called_real:
-            print(f"  {name} is called real: left out", file=sys.stderr)
+    """Frames that the detector calls fake, each with its adversarial samples."""
+    wanted = [("paper", PRESETS["paper"], seed) for seed in (*range(seeds), REFERENCE_SEED)]
+    wanted += [("other", other, seed) for seed in range(seeds)]
+    for path in paths:
+        samples: dict[tuple[str, int], tuple[FloatArray, int]] = {}
+        for whose, settings, seed in wanted:
+            quick = dataclasses.replace(settings, lime=Lime(samples=2))
+            made = whyfake.explain(detector, path, method="lime-adv", settings=quick, seed=seed)
+            if made.called_real or made.adversarial is None or made.adversary is None:
+                break
+            if not made.adversary.flipped:
+                print(f"  {path.stem}: a sample does not flip", file=sys.stderr)
+            samples[whose, seed] = made.adversarial, made.adversary.images
+        else:
+            target = Target(made.predicted, (made.classes.index(made.predicted),))
+            yield Subject(path.stem, made.frame, made.region_map, target, samples)
             continue
-        if explanation.adversary is not None and not explanation.adversary.flipped:
-            print(f"  {name}: its sample does not flip", file=sys.stderr)
-        column = explanation.classes.index(explanation.predicted)
-        yield Subject(
-            name,
-            explanation.frame,
-            explanation.region_map,
-            Target(explanation.predicted, (column,)),
-            explanation.adversarial,
-        )
+        print(f"  {path.stem} is called real: left out", file=sys.stderr)
 
 
 def main() -> None:
@@ -305,6 +331,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="settings: regions, and how samples are made")
     parser.add_argument("--methods", nargs="+", choices=list(EXPLAINERS), default=list(EXPLAINERS))
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--finalists", action="store_true", help="only the settings that did best")
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
@@ -313,7 +340,7 @@ def main() -> None:
         settings = read_settings(options.config, settings)
     rows: list[dict[str, Any]] = []
     with whyfake.load_detector(options.detector, device="cpu") as detector:
-        for subject in subjects(detector, options.frames, settings):
+        for subject in subjects(detector, options.frames, settings, options.seeds):
             rows += study(detector, subject, options)
         report = {
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

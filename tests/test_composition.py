@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Generator
 from pathlib import Path
@@ -33,7 +34,7 @@ from whyfake.runtime.engine import Engine
 from whyfake.runtime.onnxruntime_composition import OrtCanvas, OrtComposition
 
 SIZE = (32, 48)
-KINDS = ("regions", "grids", "noise1", "noise3", "masked1", "masked3", "pixels")
+KINDS = ("regions", "grids", "noise1", "noise3", "masked1", "masked3", "blocks", "pixels")
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9)).filter(lambda size: size[0] != size[1])
 seeds = st.integers(0, 2**32 - 1)
@@ -49,6 +50,9 @@ def batch_of(
         return grid_mix(rng, count, size, int(rng.integers(1, 6)))
     if kind == "pixels":
         return Pixels(rng.random((count, 3, *size), np.float32))
+    if kind == "blocks":  # one value for several pixels: without a graph
+        fine = noise_step(rng, count, size, 3, True)
+        return dataclasses.replace(fine, cell=2, offsets=fine.offsets // 4)
     return noise_step(rng, count, size, int(kind[-1]), kind.startswith("masked"))
 
 

@@ -104,7 +104,8 @@ def feed(batch: PerturbationBatch, frame: FloatArray) -> Feed | None:
                 **_mixed(frame, batch.baseline),
             },
         )
-    if type(batch) is NoiseStep and batch.channels in (1, 3):
+    # noise in blocks is composed on the host: no method uses it by default
+    if type(batch) is NoiseStep and batch.channels in (1, 3) and batch.cell == 1:
         mask = batch.mask
         return Feed(
             f"noise{batch.channels}",
