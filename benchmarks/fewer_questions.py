@@ -291,10 +291,11 @@ def show(table: list[dict[str, Any]]) -> None:
     """Lines of a table, as a person reads them."""
     for line in table:
         changes = " ".join(f"{k}={v}" for k, v in line["changes"].items()) or "paper"
+        apart = line["difference"]
         print(
-            f"{line['method']:6}{line['form']:9}{line['images']:7.0f} images  Spearman "
-            f"{line['spearman']:.3f} ({line['difference']['mean']:+.3f}, "
-            f"{line['difference']['low']:+.3f} to {line['difference']['high']:+.3f})  top-1 {line['top1']:.2f}  top-3 {line['top3']:.2f}  {changes}"
+            f"{line['method']:6}{line['form']:9}{line['images']:7.0f} images  "
+            f"Spearman {line['spearman']:.3f} ({apart['mean']:+.3f}, {apart['low']:+.3f} to "
+            f"{apart['high']:+.3f})  top-1 {line['top1']:.2f}  top-3 {line['top3']:.2f}  {changes}"
         )
 
 
