@@ -84,7 +84,7 @@ def same_questions(
 ) -> NDArray[np.float64]:
     """whyfake's LIME (h, w) on the very rows that package `lime` draws from the same seed."""
     regions = int(case.labels.max()) + 1
-    draws = np.random.RandomState(options["seed"])  # noqa: NPY002 - what the package draws from
+    draws = np.random.RandomState(options["seed"])
     codes = draws.randint(0, 2, options["images"] * regions).reshape(-1, regions).astype(np.uint8)
     codes[0] = 1
     rng = np.random.default_rng(0)  # a mean needs none

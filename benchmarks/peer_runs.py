@@ -133,9 +133,7 @@ def dianna_rise(case: Case, oracle: Oracle, images: int, seed: int, batch: int) 
     return _dianna_rise(case, oracle, images, seed, batch_size=batch)
 
 
-def dianna_rise_documented(
-    case: Case, oracle: Oracle, images: int, seed: int, batch: int
-) -> Heat:
+def dianna_rise_documented(case: Case, oracle: Oracle, images: int, seed: int, batch: int) -> Heat:
     """dianna's RISE, given a model's path at the default batch, as its documentation shows."""
     return _dianna_rise(case, str(case.model), images, seed)
 
@@ -158,9 +156,7 @@ def dianna_lime(case: Case, oracle: Oracle, images: int, seed: int, batch: int) 
     return _dianna_lime(case, oracle, images, seed, batch_size=batch)
 
 
-def dianna_lime_documented(
-    case: Case, oracle: Oracle, images: int, seed: int, batch: int
-) -> Heat:
+def dianna_lime_documented(case: Case, oracle: Oracle, images: int, seed: int, batch: int) -> Heat:
     """dianna's LIME, given a model's path at the default batch, as its documentation shows."""
     return _dianna_lime(case, str(case.model), images, seed)
 
@@ -290,7 +286,7 @@ def nes_of_paper(case: Case, options: dict[str, Any]) -> dict[str, Any]:
     oracle = Oracle(case.model, case.cores)
     oracle(case.frame[None])
     loaded = time.perf_counter() - began
-    rng = np.random.RandomState(options["seed"])  # noqa: NPY002 - what the paper's code draws from
+    rng = np.random.RandomState(options["seed"])
     began = time.perf_counter()
     sample = paper_nes(
         case.frame, lambda image: oracle(image[None])[0], case.real, rng, steps=options["steps"]
