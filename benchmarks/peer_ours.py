@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from peer_runs import CELLS, GRID, NODES_PER_ROUND, P_KEEP, Case, Oracle, fate_of_sample, peak_mb
+from peer_runs import (
+    CELLS,
+    GRID,
+    NODES_PER_ROUND,
+    P_KEEP,
+    Case,
+    Oracle,
+    Watch,
+    fate_of_sample,
+    peak_mb,
+)
 
 import whyfake
 from whyfake.explainers import Lime, Nes, Rise, Shap, Sobol, Target
@@ -72,11 +82,11 @@ def explanation(
 
     began = time.perf_counter()
     explain(20 if method != "sobol" else 2, options["seed"] + 1)
-    first, began = time.perf_counter() - began, time.perf_counter()
+    first, watch = time.perf_counter() - began, Watch()
     found = explain(options["images"], options["seed"])
-    seconds = time.perf_counter() - began
+    spent = watch.spent()
     np.save(options["heat"], found.heatmap)
-    return {"first_seconds": first, "seconds": seconds, "images": found.images}
+    return {"first_seconds": first, **spent, "images": found.images}
 
 
 def same_questions(
@@ -109,8 +119,8 @@ def nes(case: Case, detector: whyfake.Detector, options: dict[str, Any]) -> dict
 
     began = time.perf_counter()
     sample(1, options["seed"] + 1000)
-    first, began = time.perf_counter() - began, time.perf_counter()
+    first, watch = time.perf_counter() - began, Watch()
     found = sample(options["steps"], options["seed"])
-    seconds, peak = time.perf_counter() - began, peak_mb()
+    spent = {**watch.spent(), "peak_mb": peak_mb()}
     fate = fate_of_sample(case, Oracle(case.model, case.cores), found)
-    return {"first_seconds": first, "seconds": seconds, "peak_mb": peak, **fate}
+    return {"first_seconds": first, **spent, **fate}

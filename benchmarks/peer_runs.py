@@ -67,6 +67,20 @@ class Oracle:
         return answer
 
 
+class Watch:
+    """Starts when made; `spent` gives the wall's and the processor's seconds, all threads'."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def spent(self) -> dict[str, float]:
+        """Seconds since."""
+        return {
+            "seconds": time.perf_counter() - self._wall,
+            "cpu_seconds": time.process_time() - self._cpu,
+        }
+
+
 class Case:
     """The frame, its segments and baselines, the explained class, and the detector to ask."""
 
@@ -76,6 +90,7 @@ class Case:
         self.frame, self.labels = stored["frame"], stored["labels"]
         self.rgb, self.blur = stored["rgb"], stored["blur"]
         self.target, self.real = int(stored["target"]), tuple(stored["real"].tolist())
+        self.classes = int(stored["classes"])
         self.model = folder / "probabilities.onnx"
         self.image = np.ascontiguousarray(self.frame.transpose(1, 2, 0))
 
@@ -162,7 +177,7 @@ def dianna_lime_documented(case: Case, oracle: Oracle, images: int, seed: int, b
 
 
 def _xplique(case: Case, explainer: Any) -> Heat:
-    one_hot = np.zeros((1, explainer.model(case.image[None]).shape[1]), np.float32)
+    one_hot = np.zeros((1, case.classes), np.float32)
     one_hot[0, case.target] = 1
     return np.asarray(explainer.explain(case.image[None], one_hot))[0, :, :, 0]
 
@@ -251,14 +266,14 @@ def peer(case: Case, row: str, options: dict[str, Any]) -> dict[str, Any]:
     run(case, oracle, warm, options["seed"] + 1, batch)  # imports, compilers, first calls
     first = time.perf_counter() - began
     oracle.seen = 0
-    began = time.perf_counter()
+    watch = Watch()
     heat = run(case, oracle, options["images"], options["seed"], batch)
-    seconds = time.perf_counter() - began
+    spent = watch.spent()
     np.save(options["heat"], heat)
     return {
         "load_seconds": loaded,
         "first_seconds": first,
-        "seconds": seconds,
+        **spent,
         # a package that opens the model itself is not counted by our session
         "images": oracle.seen or options["images"],
     }
@@ -287,13 +302,12 @@ def nes_of_paper(case: Case, options: dict[str, Any]) -> dict[str, Any]:
     oracle(case.frame[None])
     loaded = time.perf_counter() - began
     rng = np.random.RandomState(options["seed"])
-    began = time.perf_counter()
+    watch = Watch()
     sample = paper_nes(
         case.frame, lambda image: oracle(image[None])[0], case.real, rng, steps=options["steps"]
     )
-    seconds, peak = time.perf_counter() - began, peak_mb()
-    fate = fate_of_sample(case, oracle, sample)
-    return {"load_seconds": loaded, "seconds": seconds, "peak_mb": peak, **fate}
+    spent = {**watch.spent(), "peak_mb": peak_mb()}
+    return {"load_seconds": loaded, **spent, **fate_of_sample(case, oracle, sample)}
 
 
 def fate_of_sample(case: Case, oracle: Oracle, sample: Any) -> dict[str, Any]:

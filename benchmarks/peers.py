@@ -1,9 +1,11 @@
 """How fast and how like others? The same detector, frame and questions through each package.
 
     pip install lime==0.2.0.1 shap dianna==1.8.1
-    python -m venv xp && xp/bin/pip install tensorflow-cpu==2.20.0 'tensorflow-probability[tf]==0.25.0' \\
+    python -m venv xp
+    xp/bin/pip install tensorflow-cpu==2.20.0 tf_keras==2.20.1 tensorflow-probability==0.25.0 \\
         'scikit-image<=0.25.2' 'scikit-learn<=1.7.2' 'scipy<=1.15.3' einops deprecated matplotlib \\
-        opencv-python-headless onnxruntime && xp/bin/pip install --no-deps xplique==2.0.2
+        opencv-python-headless onnxruntime
+    xp/bin/pip install --no-deps xplique==2.0.2
     python benchmarks/peers.py detector.onnx frame.png --python xplique=xp/bin/python \\
         --out benchmarks/results/peers.json
 
@@ -67,6 +69,8 @@ class Bench:
         self.drivers: dict[str, list[Any]] = {k: list(v) for k, v in DOCUMENTED.items()}
         self.trials: dict[str, list[Any]] = {}
         self.not_run: dict[str, str] = {}
+        asked = options.methods.split(",")
+        self.rows = [r for r in ROWS if options.methods == "all" or r[0].partition(".")[0] in asked]
         self.runs: dict[str, list[dict[str, Any]]] = {}
 
     def images(self, row: str) -> int:
@@ -101,7 +105,7 @@ class Bench:
 
     def tune(self) -> None:
         """Find how each peer drives the session fastest."""
-        for row, baseline in ROWS:
+        for row, baseline in self.rows:
             known = row.partition(".")[0] in whyfake.METHODS
             if "whyfake" in row or row in DOCUMENTED or not known:
                 continue
@@ -113,8 +117,10 @@ class Bench:
 
     def run(self) -> None:
         """All rows, interleaved, as often as wanted; the order turns with every repeat."""
-        rows = [item for item in ROWS if item[0].partition(".")[0] in (*whyfake.METHODS, "nes")]
-        for row, _ in set(ROWS) - set(rows):
+        rows = [
+            item for item in self.rows if item[0].partition(".")[0] in (*whyfake.METHODS, "nes")
+        ]
+        for row, _ in set(self.rows) - set(rows):
             self.not_run.setdefault(row, f"whyfake has no {row.partition('.')[0]}")
         for repeat in range(self.options.repeats):
             turn = repeat * len(rows) // self.options.repeats
@@ -144,7 +150,7 @@ class Bench:
         ours: dict[tuple[str, str], Any] = {}
         large: dict[tuple[str, str], Any] = {}
         found: dict[str, dict[str, Any]] = {}
-        for row, baseline in ROWS:
+        for row, baseline in self.rows:
             method = row.partition(".")[0]
             heat, key = self.heat(row), (method, baseline)
             if heat is None:
@@ -192,6 +198,7 @@ def make_case(folder: Path, detector_file: Path, picture: Path, threads: int) ->
     np.save(folder / "labels.npy", labels)
     np.savez(
         folder / "case.npz", frame=frame, rgb=rgb, labels=labels, target=target, real=real,
+        classes=len(card.classes),
         blur=baseline_image("blur", frame, labels, (0, 0, 0), rng),
     )  # fmt: skip
     (folder / "card.json").write_text(json.dumps(written))
@@ -317,6 +324,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=cpu_count())
     parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH")
+    parser.add_argument("--methods", default="all", help="of lime,shap,rise,sobol,hsic,nes")
     parser.add_argument("--out", type=Path, help="the JSON file")
     options = parser.parse_args()
     entry = measure(options)
