@@ -27,11 +27,13 @@ class Bright:
 
     def __init__(self, level: float) -> None:
         self.level, self.calls = level, 0
+        self.asked: list[NDArray[np.float32]] = []
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float64]:
         assert image.shape == (3, 5, 7)
         assert image.dtype == np.float32
         self.calls += 1
+        self.asked.append(image)
         p = 0.5 + image.mean(dtype=np.float64) - self.level
         return np.array([p, 1 - p])
 
@@ -47,6 +49,9 @@ def test_papers_nes_asks_one_image_a_call_and_leaves_the_ball() -> None:
     assert not sample.flipped
     assert (sample.steps, sample.images) == (20, 20 * 61)
     assert detector.calls == sample.images
+    check, plus, minus = detector.asked[:3]  # a step's check, and both sides of a direction
+    np.testing.assert_allclose(plus + minus, 2 * check, rtol=0, atol=1e-6)
+    assert 0.0005 < (plus - minus).std() / 2 < 0.002
     moved = (sample.image - frame) * 255
     # 35 pixels of equal weight and 30 pairs: a sign is right about four times in five
     assert 0.3 < moved.mean() / 20 < 0.95
