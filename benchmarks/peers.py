@@ -327,6 +327,11 @@ def main() -> None:
     parser.add_argument("--methods", default="all", help="of lime,shap,rise,sobol,hsic,nes")
     parser.add_argument("--out", type=Path, help="the JSON file")
     options = parser.parse_args()
+    methods = {row.partition(".")[0] for row, _ in ROWS} | {"all"}
+    if not set(options.methods.split(",")) <= methods:
+        parser.error(f"--methods takes some of {', '.join(sorted(methods))}")
+    if any("=" not in item for item in options.python):
+        parser.error("--python takes PEER=PATH")
     entry = measure(options)
     print(f"\n{markdown(entry)}\n\n{samples_markdown(entry)}\n")
     print(f"{entry['minutes']} minutes")
