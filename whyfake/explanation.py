@@ -145,7 +145,12 @@ class Explanation:
         """
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         stream = io.BytesIO()
-        np.savez_compressed(stream, **{k: v for k, v in arrays.items() if v is not None})
+        # as np.savez_compressed does, but lightly: its level takes twice as long or more for a sixth
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, array in arrays.items():
+                if array is not None:
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
         write_folder(
             folder,

@@ -129,7 +129,8 @@ def png_bytes(rgb: Rgb) -> bytes:
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"png_bytes: wanted uint8 RGB (H, W, 3), got {rgb.dtype} {rgb.shape}")
     stream = io.BytesIO()
-    Image.fromarray(rgb).save(stream, format="PNG")
+    # level 1: a sixth larger, in a quarter of the time
+    Image.fromarray(rgb).save(stream, format="PNG", compress_level=1)
     return stream.getvalue()
 
 
