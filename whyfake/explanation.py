@@ -145,7 +145,7 @@ class Explanation:
         """
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         stream = io.BytesIO()
-        # as np.savez_compressed does, but lightly: its level takes twice as long or more for a sixth
+        # as np.savez_compressed does, but lightly: its level takes twice as long, for a sixth
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, array in arrays.items():
                 if array is not None:
