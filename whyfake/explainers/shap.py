@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..perturbation import FloatArray, RegionMix
 from .base import Asking, Attribution, Scene, Score, Target, check, check_score
+from .shapes import Box, Shape
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,18 @@ class Shap:
 
     name: ClassVar[str] = "shap"
     baseline: ClassVar[str] = "blur"
+    signed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check(self.samples >= 4, "SHAP", "samples must be 4 or more", self.samples)
+        owner = self.name.upper()
+        check(self.samples >= 4, owner, "samples must be 4 or more", self.samples)
         check(
             self.nodes_per_round >= 1,
-            "SHAP",
+            owner,
             "nodes_per_round must be 1 or more",
             self.nodes_per_round,
         )
-        check_score("SHAP", self.score)
+        check_score(owner, self.score)
 
     def images(self) -> int:
         """The most images it asks for."""
@@ -49,7 +52,7 @@ class Shap:
 
     def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:
         """A coroutine: each pixel's share of the score's rise from baseline to frame."""
-        tree = _Tree(frame.shape[1], frame.shape[2])
+        tree = _Tree(self._whole(frame, scene), frame.shape[1], frame.shape[2])
         ends = np.array([[0], [1]], np.uint8)
         answer = yield RegionMix(ends, tree.labels(), scene.baseline)
         f00, f11 = target.score(answer, self.score)
@@ -78,6 +81,10 @@ class Shap:
             part = queue.pop()
             tree.credit[part.node] += part.gain
         return Attribution(tree.heatmap())
+
+    def _whole(self, frame: FloatArray, scene: Scene) -> Shape:
+        """The frame as the shape that is halved."""
+        return Box(0, frame.shape[1], 0, frame.shape[2])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -135,17 +142,15 @@ class _Queue:
 
 
 class _Tree:
-    """Rectangles halved along their longer side (rows first in a square), split as needed.
+    """Shapes halved as needed, from the whole (height, width).
 
-    Of an odd side the first half is the larger, as in package `shap`.
-
-    The finest rectangles so far are the blocks. When a block splits, its left half keeps its number
+    The finest shapes so far are the blocks. When a block splits, its left half keeps its number
     and its right half gets the next: an older context grows by copying, each new block from
     the one that it was cut from.
     """
 
-    def __init__(self, height: int, width: int) -> None:
-        self._boxes = [(0, height, 0, width)]
+    def __init__(self, whole: Shape, height: int, width: int) -> None:
+        self._shapes = [whole]
         self._block_of = [0]  # the first block of a node
         self._cut_from = [0]
         self._origins: dict[int, NDArray[np.intp]] = {}
@@ -159,26 +164,19 @@ class _Tree:
         return labels
 
     def split(self, node: int) -> bool:
-        """Make sure that a node has children; False for a single pixel."""
+        """Make sure that a node has children; False for one that cannot be halved."""
         if node in self.children:
             return True
-        top, bottom, left, right = self._boxes[node]
-        if (bottom - top) * (right - left) == 1:
+        halves = self._shapes[node].halves()
+        if halves is None:
             return False
-        if bottom - top >= right - left:
-            middle = top + (bottom - top + 1) // 2
-            halves = [(top, middle, left, right), (middle, bottom, left, right)]
-        else:
-            middle = left + (right - left + 1) // 2
-            halves = [(top, bottom, left, middle), (top, bottom, middle, right)]
         block = self._block_of[node]
         new = len(self._cut_from)
         self._cut_from.append(block)
         self._origins.clear()
-        y0, y1, x0, x1 = halves[1]
-        self._labels[y0:y1, x0:x1] = new
-        self.children[node] = (len(self._boxes), len(self._boxes) + 1)
-        self._boxes += halves
+        self._labels[halves[1].pixels] = new
+        self.children[node] = (len(self._shapes), len(self._shapes) + 1)
+        self._shapes += halves
         self._block_of += [block, new]
         self.credit += [0.0, 0.0]
         return True
@@ -208,8 +206,8 @@ class _Tree:
         return self._blocks(left) + self._blocks(right)
 
     def heatmap(self) -> FloatArray:
-        """Every node's credit spread evenly over its pixels (h, w)."""
+        """Every node's credit spread over its pixels (h, w), by each one's share."""
         heat = np.zeros(self._labels.shape)
-        for (top, bottom, left, right), credit in zip(self._boxes, self.credit, strict=True):
-            heat[top:bottom, left:right] += credit / ((bottom - top) * (right - left))
+        for shape, credit in zip(self._shapes, self.credit, strict=True):
+            heat[shape.pixels] += credit * shape.share
         return heat.astype(np.float32)
