@@ -22,6 +22,7 @@ from .explainers import (
     Nes,
     Scene,
     Target,
+    base_name,
     baseline_image,
     options,
     region_map,
@@ -31,7 +32,7 @@ from .explainers import (
 from .explanation import Adversary, Explanation
 from .media import Picture, fit_to, load_picture
 from .perturbation import FloatArray, Pixels
-from .request import Request, base_name, resolve_target
+from .request import Request, resolve_target
 from .runtime import Detector, Promise
 
 Asking = Generator[Any, FloatArray, None]
@@ -222,6 +223,7 @@ def _explanation(
             "precision": detector.engine.precision,
         },
         versions=_versions(),
+        signed=explainer.signed,
         notes=_notes(state, method, baseline, adversary),
     )
 

@@ -18,7 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError, unknown
-from .explainers import EXPLAINERS, Explainer, Lime, Nes, Rise, Shap, Sobol, parse_regions
+from .explainers import (
+    EXPLAINERS,
+    Explainer,
+    Hsic,
+    KernelShap,
+    Lime,
+    Nes,
+    Owen,
+    Rise,
+    Shap,
+    Sobol,
+    parse_regions,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,6 +47,9 @@ class Settings:
     shap: Shap = dataclasses.field(default_factory=Shap)
     sobol: Sobol = dataclasses.field(default_factory=Sobol)
     rise: Rise = dataclasses.field(default_factory=Rise)
+    hsic: Hsic = dataclasses.field(default_factory=Hsic)
+    kernelshap: KernelShap = dataclasses.field(default_factory=KernelShap)
+    owen: Owen = dataclasses.field(default_factory=Owen)
     regions: str = "slic:50"
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from ..explainers import (
     AdversarialSample,
     Scene,
     Target,
+    base_name,
     baseline_image,
     options,
     region_map,
@@ -30,7 +31,6 @@ from ..explainers import (
 from ..explainers.base import LabelMap
 from ..ledger import Record, result_key
 from ..perturbation import FloatArray, Pixels
-from ..request import base_name
 from ..runtime import Detector
 from .judging import attacks, curves, localise
 from .plan import CURVES, LOCALISATION, Plan

@@ -12,9 +12,9 @@ from ..evaluate.controls import CONTROLS
 from ..evaluate.deletion import PARTS
 from ..evaluate.radius import RADII
 from ..evaluate.square import Square
-from ..explainers import ADVERSARIAL, Nes, options
+from ..explainers import ADVERSARIAL, Nes, base_name, options
 from ..ledger import digest
-from ..request import base_name, parse_methods
+from ..request import parse_methods
 from ..settings import Settings
 
 ATTACKS, RADIUS, SECOND, LOCALISATION, CURVES = "attacks", "radius", "second", "masks", "curves"

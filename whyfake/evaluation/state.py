@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..explainers import ADVERSARIAL, Nes, trusted_nes
+from ..explainers import Nes, is_signed, trusted_nes
 from ..ledger import Record, result_key
 from ..perturbation import FloatArray
 from ..runtime import Detector
@@ -50,8 +50,8 @@ class Ranked:
 
     @property
     def signed(self) -> bool:
-        """Whether below zero speaks against the target (LIME, SHAP)."""
-        return self.method.removesuffix(ADVERSARIAL) in ("lime", "shap")
+        """Whether below zero speaks against the target."""
+        return is_signed(self.method)
 
 
 @dataclass(eq=False)
