@@ -60,3 +60,14 @@ def emulated_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if COMPILER is None:
         pytest.skip("needs a C compiler")
     return build(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Package `shap` runs its small loops as they are: compiling them takes ten times as long.
+
+    It decides that when it is imported, so every test that imports it needs this.
+    """
+    import numba
+
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
