@@ -80,3 +80,14 @@ def own_cache(
     """Nor what another test has remembered."""
     name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
     monkeypatch.setenv("WHYFAKE_CACHE", str(tmp_path_factory.getbasetemp() / "caches" / name))
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Package `shap` runs its small loops as they are: compiling them takes ten times as long.
+
+    It decides that when it is imported, so every test that imports it needs this.
+    """
+    import numba
+
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)

@@ -11,10 +11,11 @@ from games import FAKE, play, random_frame, recorded, scene
 from numpy.typing import NDArray
 from scipy import stats
 
-from whyfake.explainers import EXPLAINERS, Lime, Rise, Shap, Sobol, region_means
+from whyfake.explainers import Lime, Rise, Shap, Sobol, region_means
 from whyfake.explainers.partition import Tree
 from whyfake.explainers.regions import grid
 from whyfake.explainers.rise import RegionShares
+from whyfake.explainers.shapes import Box
 from whyfake.explainers.stopping import looks, pieces, top_confidence
 from whyfake.perturbation import GridMix, render
 
@@ -87,7 +88,7 @@ def rows(batches: list[Any]) -> set[bytes]:
     return {m.tobytes() for batch in batches for m in render(batch, white)[:, 0]}
 
 
-@pytest.mark.parametrize("name", EXPLAINERS)
+@pytest.mark.parametrize("name", QUICK)
 def test_a_stopped_run_asks_the_first_questions_of_a_whole_one(name: str) -> None:
     whole = QUICK[name]
     wanted = 0.6 if name == "rise" else 0.8  # RISE never is surer here
@@ -109,7 +110,7 @@ def test_a_stopped_run_asks_the_first_questions_of_a_whole_one(name: str) -> Non
         assert set(best) == truth
 
 
-@pytest.mark.parametrize("name", EXPLAINERS)
+@pytest.mark.parametrize("name", QUICK)
 def test_what_cannot_be_sure_spends_the_budget_and_says_so(name: str) -> None:
     never = dataclasses.replace(QUICK[name], confidence=0.99)  # type: ignore[type-var]
     whole, _, all_images = asked(QUICK[name], lambda batch: np.full(len(batch), 0.7))
@@ -177,7 +178,7 @@ def test_region_shares_are_the_means_of_the_masks(size: tuple[int, int]) -> None
 
 
 def test_moving_credit_between_halves() -> None:
-    tree = Tree(4, 6)
+    tree = Tree(Box(0, 4, 0, 6), 4, 6)
     assert tree.split(0)  # along the longer side: columns 0–2 and 3–5
     regions = np.zeros((4, 6), np.int32)
     regions[:, 2:4] = 1

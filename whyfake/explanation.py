@@ -50,9 +50,10 @@ class Explanation:
 
     `images` is every picture shown to the detector for this explanation, by purpose in
     `image_counts`. `seconds` is this explanation's share of the run's wall-clock time. `notes` says
-    in words what a reader must know (not flipped, nothing to flip). `confidence` is the chance that
-    as many new questions put the same regions first (`settings` says how many), None where it was
-    not estimated.
+    in words what a reader must know (not flipped, nothing to flip). `signed`: whether the heat has
+    a sign, so that below zero speaks against the target. `confidence` is the chance that as many
+    new questions put the same regions first (`settings` says how many), None where it was not
+    estimated.
     """
 
     source: str
@@ -77,6 +78,7 @@ class Explanation:
     settings: Mapping[str, Any]
     detector: Mapping[str, Any]
     versions: Mapping[str, str]
+    signed: bool
     notes: tuple[str, ...] = field(default=())
     confidence: float | None = None
 
@@ -100,11 +102,6 @@ class Explanation:
             }
             for rank, label in enumerate(order, 1)
         ]
-
-    @property
-    def signed(self) -> bool:
-        """Whether the heat has a sign: below zero speaks against the target (LIME, SHAP)."""
-        return self.method.removesuffix("-adv") in ("lime", "shap")
 
     @property
     def called_real(self) -> bool:
@@ -174,6 +171,8 @@ class Explanation:
                 raise OutputError(f"{folder}: written by a newer whyfake (schema is not {SCHEMA})")
             del data["regions"]
             adversary = data.pop("adversary")
+            # not written at first, when these two alone had signs
+            data.setdefault("signed", data["method"].removesuffix("-adv") in ("lime", "shap"))
             for name in ("source_size", "classes", "real", "notes"):
                 data[name] = tuple(data[name])
             return cls(

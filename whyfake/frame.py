@@ -12,12 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .explainers import ADVERSARIAL, AdversarialSample, Target, nes_in, options, region_map
+from .explainers import (
+    ADVERSARIAL,
+    AdversarialSample,
+    Target,
+    base_name,
+    nes_in,
+    options,
+    region_map,
+)
 from .explanation import Adversary, Explanation
 from .making import Found, Maker, counted, detect
 from .media import Picture
 from .perturbation import FloatArray
-from .request import Request, base_name, resolve_target
+from .request import Request, resolve_target
 from .runtime import Detector, Promise
 
 Asking = Generator[Any, FloatArray, None]
@@ -173,6 +181,7 @@ def _explanation(
             "threads": detector.engine.threads,
         },
         versions=_versions(),
+        signed=explainer.signed,
         notes=_notes(state, method, baseline, adversary),
         confidence=found.confidence,
     )

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from .errors import OutputError, PictureError
-from .explainers import ADVERSARIAL, options
+from .explainers import ADVERSARIAL, base_name, is_signed, options
 from .explanation import Explanation
 from .files import write_file
 from .media import fit_to, load_picture, printable
-from .request import Request, base_name
+from .request import Request
 from .results import Results
 from .runtime import Detector
 
@@ -137,7 +137,7 @@ def method_record(
 
     `parts` names the part of the face that each region lies on, where that is known.
     """
-    signed = base_name(data["method"]) in ("lime", "shap")
+    signed = is_signed(data["method"])
     best = [r for r in data["regions"][:TOP] if r["score"] > 1e-9 or not signed]
     adversary = data["adversary"]
     scores = data["scores"]

@@ -12,8 +12,10 @@ from .errors import UsageError, unknown
 from .explainers import (
     ADVERSARIAL,
     BASELINES,
+    GROUPS,
     METHODS,
     Target,
+    base_name,
     check_baseline,
     parse_regions,
     region_map,
@@ -64,19 +66,18 @@ class Request:
 
 
 def parse_methods(text: str | Sequence[str], baseline: str | None = None) -> tuple[str, ...]:
-    """Method names from `lime-adv,rise`, a list of names, or `all`. Raises UsageError.
+    """Method names from `lime-adv,rise`, a list of names, `all` or `paper`. Raises UsageError.
 
     With baseline `adversarial`, original forms become adversarial ones.
     """
     names = text.split(",") if isinstance(text, str) else list(text)
     names = [name.strip().lower() for name in names if name.strip()]
     if not names:
-        raise UsageError(f"name at least one method: all, {', '.join(METHODS)}")
-    if "all" in names:
-        names = list(METHODS)
+        raise UsageError(f"name at least one method: {', '.join((*GROUPS, *METHODS))}")
+    names = [method for name in names for method in GROUPS.get(name, (name,))]
     for name in names:
         if name not in METHODS:
-            raise UsageError(unknown("method", name, (*METHODS, "all")))
+            raise UsageError(unknown("method", name, (*METHODS, *GROUPS)))
     if baseline == "adversarial":
         names = [base_name(name) + ADVERSARIAL for name in names]
     return tuple(dict.fromkeys(names))
@@ -123,8 +124,3 @@ def resolve_target(name: str, detector: Detector, predicted: int) -> Target:
     if name not in classes:
         raise UsageError(unknown("class", name, (*dict.fromkeys((*classes, FAKE, PREDICTED)),)))
     return Target(name, (classes.index(name),))
-
-
-def base_name(method: str) -> str:
-    """The explainer of a method: `lime-adv` is `lime`."""
-    return method.removesuffix(ADVERSARIAL)

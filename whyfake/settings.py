@@ -24,8 +24,11 @@ from .explainers import (
     Attack,
     Bisect,
     Explainer,
+    Hsic,
+    KernelShap,
     Lime,
     Nes,
+    Owen,
     Rise,
     Shap,
     Sobol,
@@ -67,6 +70,9 @@ class Settings:
     shap: Shap = dataclasses.field(default_factory=Shap)
     sobol: Sobol = dataclasses.field(default_factory=Sobol)
     rise: Rise = dataclasses.field(default_factory=Rise)
+    hsic: Hsic = dataclasses.field(default_factory=Hsic)
+    kernelshap: KernelShap = dataclasses.field(default_factory=KernelShap)
+    owen: Owen = dataclasses.field(default_factory=Owen)
     regions: str = "slic:50"
     adversary: str = "nes"
     square: Square = dataclasses.field(default_factory=Square)

@@ -19,7 +19,7 @@ from ..evaluate.radius import area_under_radii
 from ..evaluate.stability import mean_over_pairs, spearman, top_overlap
 from ..evaluate.sufficiency import sufficiency
 from ..evaluate.top_regions import top_regions
-from ..explainers import METHODS
+from ..explainers import METHODS, is_signed
 from ..ledger import Ledger, PictureRow, Record, canonical, digest
 from .plan import TOPS
 
@@ -152,7 +152,7 @@ def _facts_of(
             for key, value in (made.value if made else {}).items():
                 if not isinstance(value, list):
                     values[key] = float("nan") if value is None else value
-        signed = method.removesuffix("-adv") in ("lime", "shap")
+        signed = is_signed(method)
         scores = [np.array(e.value["region_scores"]) for e in explanations]
         for top in TOPS:
             labels = tuple(sorted(top_regions(scores[0], top, signed=signed)))

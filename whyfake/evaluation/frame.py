@@ -21,6 +21,7 @@ from ..explainers import (
     ADVERSARIAL,
     AdversarialSample,
     Target,
+    base_name,
     options,
     region_map,
     region_means,
@@ -29,7 +30,6 @@ from ..explainers.base import LabelMap
 from ..ledger import Record, result_key
 from ..making import detect
 from ..perturbation import FloatArray
-from ..request import base_name
 from ..runtime import Detector
 from .judging import attacks, curves, localise
 from .plan import CURVES, LOCALISATION, Plan

@@ -11,9 +11,9 @@ from ..errors import UsageError, unknown
 from ..evaluate.controls import CONTROLS
 from ..evaluate.deletion import PARTS
 from ..evaluate.radius import RADII
-from ..explainers import ADVERSARIAL, Nes, Square, options
+from ..explainers import ADVERSARIAL, Nes, Square, base_name, options
 from ..ledger import digest
-from ..request import base_name, parse_methods
+from ..request import parse_methods
 from ..settings import Settings
 
 ATTACKS, RADIUS, SECOND, LOCALISATION, CURVES = "attacks", "radius", "second", "masks", "curves"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..explainers import ADVERSARIAL, Attack, nes_in, with_nes
+from ..explainers import Attack, is_signed, nes_in, with_nes
 from ..ledger import Record, result_key
 from ..making import Maker, counted
 from ..perturbation import FloatArray
@@ -51,8 +51,8 @@ class Ranked:
 
     @property
     def signed(self) -> bool:
-        """Whether below zero speaks against the target (LIME, SHAP)."""
-        return self.method.removesuffix(ADVERSARIAL) in ("lime", "shap")
+        """Whether below zero speaks against the target."""
+        return is_signed(self.method)
 
 
 @dataclass(eq=False)

@@ -76,6 +76,8 @@ class Explainer(Protocol):
     name: ClassVar[str]
     baseline: ClassVar[str]
     """The baseline of its original form."""
+    signed: ClassVar[bool]
+    """Whether its heat has a sign: below zero speaks against the target."""
 
     def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:
         """A coroutine that asks about perturbed copies and returns an Attribution."""

@@ -53,6 +53,7 @@ class Lime:
 
     name: ClassVar[str] = "lime"
     baseline: ClassVar[str] = "mean"
+    signed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check(self.samples >= 2, "LIME", "samples must be 2 or more", self.samples)

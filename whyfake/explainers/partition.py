@@ -1,4 +1,4 @@
-"""A frame cut in halves again and again: the tree that SHAP's Owen values are taken over."""
+"""Shapes cut in halves again and again: the tree that Owen values are taken over."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..perturbation import FloatArray
 from .base import LabelMap
+from .shapes import Shape
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -32,17 +33,15 @@ class Part:
 
 
 class Tree:
-    """Rectangles halved along their longer side (rows first in a square), split as needed.
+    """Shapes halved as needed, from the whole (height, width).
 
-    Of an odd side the first half is the larger, as in package `shap`.
-
-    The finest rectangles so far are the blocks. When a block splits, its left half keeps its number
+    The finest shapes so far are the blocks. When a block splits, its left half keeps its number
     and its right half gets the next: an older context grows by copying, each new block from
     the one that it was cut from.
     """
 
-    def __init__(self, height: int, width: int) -> None:
-        self._boxes = [(0, height, 0, width)]
+    def __init__(self, whole: Shape, height: int, width: int) -> None:
+        self._shapes = [whole]
         self._block_of = [0]  # the first block of a node
         self._cut_from = [0]
         self._origins: dict[int, NDArray[np.intp]] = {}
@@ -56,21 +55,19 @@ class Tree:
         return labels
 
     def split(self, node: int) -> bool:
-        """Make sure that a node has children; False for a single pixel."""
+        """Make sure that a node has children; False for one that cannot be halved."""
         if node in self.children:
             return True
-        top, bottom, left, right = self._boxes[node]
-        if (bottom - top) * (right - left) == 1:
+        halves = self._shapes[node].halves()
+        if halves is None:
             return False
-        halves = _halves(self._boxes[node])
         block = self._block_of[node]
         new = len(self._cut_from)
         self._cut_from.append(block)
         self._origins.clear()
-        y0, y1, x0, x1 = halves[1]
-        self._labels[y0:y1, x0:x1] = new
-        self.children[node] = (len(self._boxes), len(self._boxes) + 1)
-        self._boxes += halves
+        self._labels[halves[1].pixels] = new
+        self.children[node] = (len(self._shapes), len(self._shapes) + 1)
+        self._shapes += halves
         self._block_of += [block, new]
         self.credit += [0.0, 0.0]
         return True
@@ -100,36 +97,25 @@ class Tree:
         return self._blocks(left) + self._blocks(right)
 
     def heatmap(self, unspent: Iterable[Part] = (), *, bare: bool = False) -> FloatArray:
-        """Every node's credit spread evenly over its pixels (h, w), and the gain of `unspent` parts
-        likewise; `bare`: of these alone.
+        """Every node's credit spread over its pixels (h, w) by their shares, and likewise the gain
+        of `unspent` parts; `bare`: of these alone.
         """
         credits = [0.0] * len(self.credit) if bare else list(self.credit)
         for part in unspent:
             credits[part.node] += part.gain
         heat = np.zeros(self._labels.shape)
-        for (top, bottom, left, right), credit in zip(self._boxes, credits, strict=True):
-            heat[top:bottom, left:right] += credit / ((bottom - top) * (right - left))
+        for shape, credit in zip(self._shapes, credits, strict=True):
+            heat[shape.pixels] += credit * shape.share
         return heat.astype(np.float32)
 
     def transfer(self, node: int, regions: LabelMap) -> NDArray[np.float64]:
         """How the sums of heat over regions (R,) change if credit 1 moves between a node's halves.
 
-        Zero for a single pixel.
+        Zero for one that cannot be halved.
         """
-        top, bottom, left, right = self._boxes[node]
         change = np.zeros(int(regions.max()) + 1)
-        for sign, (y0, y1, x0, x1) in zip((1, -1), _halves(self._boxes[node]), strict=True):
-            inside = regions[y0:y1, x0:x1].ravel()
-            if inside.size and (bottom - top) * (right - left) > 1:
-                change += sign * np.bincount(inside, minlength=len(change)) / inside.size
+        for sign, half in zip((1, -1), self._shapes[node].halves() or (), strict=False):
+            inside = regions[half.pixels].ravel()
+            shares = np.broadcast_to(half.share, regions[half.pixels].shape).ravel()
+            change += sign * np.bincount(inside, shares, minlength=len(change))
         return change
-
-
-def _halves(box: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:
-    """A box (top, bottom, left, right) cut across its longer side, rows first if square."""
-    top, bottom, left, right = box
-    if bottom - top >= right - left:
-        middle = top + (bottom - top + 1) // 2
-        return [(top, middle, left, right), (middle, bottom, left, right)]
-    middle = left + (right - left + 1) // 2
-    return [(top, bottom, left, middle), (top, bottom, middle, right)]

@@ -57,6 +57,7 @@ class Rise:
 
     name: ClassVar[str] = "rise"
     baseline: ClassVar[str] = "zero"
+    signed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check(self.masks >= 1, "RISE", "masks must be 1 or more", self.masks)

@@ -22,9 +22,9 @@ from .base import (
     check,
     check_choice,
     check_score,
-    region_means,
 )
 from .partition import Part, Tree
+from .shapes import Box, Shape
 from .stopping import Measured, Watch, check_stops
 
 Contexts = Literal["all", "paired"]
@@ -59,19 +59,21 @@ class Shap:
 
     name: ClassVar[str] = "shap"
     baseline: ClassVar[str] = "blur"
+    signed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check(self.samples >= 4, "SHAP", "samples must be 4 or more", self.samples)
+        owner = self.name.upper()
+        check(self.samples >= 4, owner, "samples must be 4 or more", self.samples)
         check(
             self.nodes_per_round >= 1,
-            "SHAP",
+            owner,
             "nodes_per_round must be 1 or more",
             self.nodes_per_round,
         )
-        check(self.pairs >= 1, "SHAP", "pairs must be 1 or more", self.pairs)
-        check_score("SHAP", self.score)
-        check_choice("SHAP", "contexts", self.contexts, CONTEXTS)
-        check_stops("SHAP", self)
+        check(self.pairs >= 1, owner, "pairs must be 1 or more", self.pairs)
+        check_score(owner, self.score)
+        check_choice(owner, "contexts", self.contexts, CONTEXTS)
+        check_stops(owner, self)
 
     def images(self) -> int:
         """The most images it asks for."""
@@ -83,7 +85,7 @@ class Shap:
 
     def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:
         """A coroutine: each pixel's share of the score's rise from baseline to frame."""
-        tree = Tree(frame.shape[1], frame.shape[2])
+        tree = Tree(self._whole(frame, scene), frame.shape[1], frame.shape[2])
         ends = np.array([[0], [1]], np.uint8)
         answer = yield RegionMix(ends, tree.labels(), scene.baseline)
         f00, f11 = target.score(answer, self.score)
@@ -118,12 +120,22 @@ class Shap:
                     queue.push(child)
             last = not queue or self.samples - asked < cost
             if watch.due(asked, last=last) and watch.enough(
-                _measured(tree, queue.groups(), unevenness, scene.regions)
+                _measured(
+                    tree, queue.groups(), unevenness, scene.regions, self._sizes(scene.regions)
+                )
             ):
                 break
         # what is left goes evenly to each part's pixels
         left = [part for group in queue.drained() for part in group]
         return Attribution(tree.heatmap(left), confidence=watch.confidence)
+
+    def _whole(self, frame: FloatArray, scene: Scene) -> Shape:
+        """The frame as the shape that is halved."""
+        return Box(0, frame.shape[1], 0, frame.shape[2])
+
+    def _sizes(self, regions: LabelMap) -> NDArray[np.intp]:
+        """What a region's sum of heat is divided by to be its score (R,): its pixels."""
+        return np.bincount(regions.ravel())
 
 
 class _All:
@@ -212,32 +224,37 @@ class _Unevenness:
 
 
 def _measured(
-    tree: Tree, groups: list[Group], unevenness: _Unevenness, regions: LabelMap
+    tree: Tree,
+    groups: list[Group],
+    unevenness: _Unevenness,
+    regions: LabelMap,
+    sizes: NDArray[np.intp],
 ) -> Measured:
-    """Mean heat of the regions, and what moves it: credit inside unsplit nodes, other orders.
+    """Scores of the regions, sums of heat over `sizes` (R,), and what moves them: credit inside
+    unsplit nodes, other orders.
 
     All that is left to ask about a node may turn out to lie in one half of it, by as much as it did
     in nodes that were split, and so on in halves of halves: for these the spread is doubled, as it
     is for the new questions of other methods. Pairs of orders differ like independent samples.
     """
     parts = [part for group in groups for part in group]
-    heat = region_means(tree.heatmap(parts), regions)
+
+    def scores(heatmap: FloatArray) -> NDArray[np.float64]:
+        return np.bincount(regions.ravel(), weights=heatmap.ravel().astype(np.float64)) / sizes
+
+    heat = scores(tree.heatmap(parts))
     credit: dict[int, float] = {}
     for part in parts:
         credit[part.node] = credit.get(part.node, 0.0) + abs(part.gain)
-    areas = np.bincount(regions.ravel())
     moves = [
-        unevenness.value * size * tree.transfer(node, regions) / areas
+        unevenness.value * size * tree.transfer(node, regions) / sizes
         for node, size in credit.items()
     ]
     orders = len(groups[0]) if groups else 1
     degrees = max(len(moves), 1)
     if orders > 1:
         pairs = np.stack([
-            region_means(
-                tree.heatmap([part for g in groups for part in g[2 * k : 2 * k + 2]], bare=True),
-                regions,
-            )
+            scores(tree.heatmap([part for g in groups for part in g[2 * k : 2 * k + 2]], bare=True))
             for k in range(orders // 2)
         ])  # fmt: skip
         # a pair's share is 1/pairs of its estimate: hence the spread of the mean of all

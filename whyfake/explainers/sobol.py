@@ -49,6 +49,7 @@ class Sobol:
 
     name: ClassVar[str] = "sobol"
     baseline: ClassVar[str] = "zero"
+    signed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check(1 <= self.grid <= 100, "SOBOL", "grid must lie in 1 … 100", self.grid)

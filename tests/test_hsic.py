@@ -1,0 +1,152 @@
+"""HSIC against its definition by whole matrices, and where the answer is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from games import FAKE, play, random_frame, recorded, scene
+from numpy.typing import NDArray
+
+from whyfake.errors import UsageError
+from whyfake.explainers import Hsic
+from whyfake.explainers import hsic as module
+from whyfake.explainers.hsic import bandwidth, dependence, halves
+from whyfake.explainers.regions import grid
+
+Matrix = NDArray[np.float64]
+
+
+def by_definition(kernel: Matrix, scores: Matrix) -> float:
+    """tr(K H L H) / (N − 1)², every matrix whole; L's bandwidth is the median distance."""
+    count = len(scores)
+    distances = np.abs(scores[:, None] - scores)
+    width = np.median(distances[distances > 0])
+    gram = np.exp(-(distances**2) / (2 * width**2))
+    centre = np.eye(count) - 1 / count
+    return float(np.trace(kernel @ centre @ gram @ centre)) / (count - 1) ** 2
+
+
+def dirac(column: NDArray[np.uint8]) -> Matrix:
+    """1 where two copies agree on a cell, else 0."""
+    return (column[:, None] == column).astype(np.float64)
+
+
+def drawn(count: int, inputs: int, seed: int = 0) -> tuple[NDArray[np.uint8], Matrix]:
+    """Rows, and scores in which the first cell and a pair of others matter."""
+    rng = np.random.default_rng(seed)
+    codes = halves(count, inputs, rng)
+    scores = codes[:, 0] + 0.5 * codes[:, 1] * codes[:, 2] + rng.normal(0, 0.1, count)
+    return codes, scores
+
+
+@pytest.mark.parametrize("count", [4, 37, 250])
+def test_equals_the_definition(count: int) -> None:
+    codes, scores = drawn(count, 6)
+    found = dependence(codes, scores)
+    for index, value in enumerate(found):
+        expected = by_definition(dirac(codes[:, index]), scores)
+        assert value == pytest.approx(expected, rel=1e-10, abs=1e-15)
+
+
+def test_many_copies_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes, scores = drawn(101, 5)
+    whole = dependence(codes, scores)
+    monkeypatch.setattr(module, "CHUNK", 27)  # 7 rows at a time
+    shapes: list[int] = []
+    exp = np.exp
+    monkeypatch.setattr(np, "exp", lambda x: (shapes.append(len(x)), exp(x))[1])
+    np.testing.assert_allclose(dependence(codes, scores), whole, rtol=1e-12)
+    assert shapes == [7] * 14 + [3]
+
+
+def test_dependence_of_a_pair_is_the_sum_of_its_parts() -> None:
+    """ANOVA: (1 + k₀)(1 + k₁) − 1 splits into both cells and what only the pair explains."""
+    codes, _ = drawn(200, 3)
+    either = (codes[:, 1] ^ codes[:, 2]).astype(np.float64)  # the pair alone matters
+    scores = either + np.random.default_rng(1).normal(0, 0.05, 200)
+    one, two = (dirac(codes[:, i]) - 0.5 for i in (1, 2))
+    joint = by_definition((1 + one) * (1 + two) - 1, scores)
+    alone = dependence(codes, scores)[1:].sum()
+    together = by_definition(one * two, scores)
+    assert joint == pytest.approx(alone + together, rel=1e-10)
+    assert together > 10 * alone
+
+
+def test_one_cell_alone_has_its_closed_form() -> None:
+    """Score = visible or not: L is 1 or e^(−½), and tr(K H L H) is N²·(1 − e^(−½)) / 4."""
+    for count in (10, 500):
+        codes = halves(count, 4, np.random.default_rng(0))
+        found = dependence(codes, 3.0 * codes[:, 2] - 1)
+        expected = (1 - np.exp(-0.5)) / 4 * count**2 / (count - 1) ** 2
+        assert found[2] == pytest.approx(expected, rel=1e-12)
+        assert np.delete(found, 2).max() < expected * (0.9 if count == 10 else 0.05)
+
+
+def test_scale_and_offset_of_the_score_change_nothing() -> None:
+    codes, scores = drawn(120, 4)
+    np.testing.assert_allclose(
+        dependence(codes, 1e-6 * scores - 3), dependence(codes, scores), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("value", [0.1, 0.0, -7.3])
+def test_a_constant_score_gives_zeros(value: float) -> None:
+    size = (16, 24)
+    result, images = play(
+        Hsic(grid=3, samples=21, score="log_odds").explain(random_frame(size), FAKE, scene(size)),
+        lambda batch: np.full(len(batch), value),
+    )
+    assert images == 21
+    assert (result.heatmap == 0).all()
+
+
+def test_a_score_that_hardly_ever_differs_still_says_where() -> None:
+    """The median of all distances is zero then; that of those that differ is not."""
+    codes = halves(640, 5, np.random.default_rng(3))
+    scores = np.where((codes[:, :3] == 1).all(axis=1), 1.0, 0.0)
+    assert (scores == 0).mean() > 0.75
+    assert bandwidth(scores) == 1.0
+    found = dependence(codes, scores)
+    assert found[:3].min() > 3 * found[3:].max()
+
+
+@pytest.mark.parametrize("count", [4, 5, 500, 501])
+def test_every_cell_is_visible_in_half_of_the_copies(count: int) -> None:
+    codes = halves(count, 64, np.random.default_rng(0))
+    assert codes.dtype == np.uint8
+    assert (codes.sum(axis=0) == count // 2).all()
+    if count >= 500:  # columns are drawn apart: correlations of about 1/√N, here at most 5 of them
+        correlations = np.corrcoef(codes.T) - np.eye(64)
+        assert np.abs(correlations).max() < 5 / np.sqrt(count)
+
+
+@pytest.mark.parametrize("size", [(24, 40), (40, 24), (26, 43)])
+def test_heat_lies_on_the_cell_that_is_read(size: tuple[int, int]) -> None:
+    batches: list[Any] = []
+    hsic = Hsic(grid=4, samples=3000, score="log_odds")
+    coroutine = recorded(hsic.explain(random_frame(size), FAKE, scene(size)), batches, [])
+    result, images = play(coroutine, lambda batch: batch.codes[:, 7].astype(np.float64))
+    assert images == 3000
+    assert max(map(len, batches)) < 3000  # asked in parts
+    cells = grid(*size, 4)
+    assert all((batch.labels == cells).all() for batch in batches)
+    read = cells == 7
+    assert np.ptp(result.heatmap[read]) == 0
+    assert result.heatmap[read][0] == pytest.approx((1 - np.exp(-0.5)) / 4, rel=1e-3)
+    assert result.heatmap[~read].max() < 0.01 * result.heatmap[read][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"grid": 0}, "HSIC: grid must lie in 1 … 100, got 0"),
+        ({"samples": 3}, "HSIC: samples must be 4 or more, got 3"),
+        ({"score": "log_ods"}, "HSIC: unknown score 'log_ods': did you mean 'log_odds'?"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Hsic(**options)
+    assert str(caught.value).startswith(message)

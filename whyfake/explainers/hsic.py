@@ -1,0 +1,94 @@
+"""HSIC: how much the score depends on whether a cell is visible (Novello et al. 2022)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..perturbation import FloatArray, RegionMix
+from .base import CHUNK, Asking, Attribution, Scene, Score, Target, check, check_score, chunks
+from .regions import grid
+
+FEW = 1000
+"""Scores whose distances give the bandwidth: half a million pairs, however many there are."""
+
+
+@dataclass(frozen=True)
+class Hsic:
+    """The Hilbert-Schmidt independence criterion of each cell's visibility and the score.
+
+    grid: cells a side; samples: copies, each cell visible in half of them (a Latin hypercube cut at
+    ½, from the seed). Costs `samples` images. The estimate compares all pairs of copies: time grows
+    with the square of `samples`, memory does not.
+    """
+
+    grid: int = 8
+    samples: int = 500
+    score: Score = "probability"
+
+    name: ClassVar[str] = "hsic"
+    baseline: ClassVar[str] = "zero"
+    signed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check(1 <= self.grid <= 100, "HSIC", "grid must lie in 1 … 100", self.grid)
+        check(self.samples >= 4, "HSIC", "samples must be 4 or more", self.samples)
+        check_score("HSIC", self.score)
+
+    def images(self) -> int:
+        """The images it asks for."""
+        return self.samples
+
+    def with_budget(self, images: int) -> Hsic:
+        """HSIC with so many samples."""
+        return dataclasses.replace(self, samples=images)
+
+    def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:
+        """A coroutine: the dependence of the score on each cell, painted on the cells."""
+        cells = grid(frame.shape[1], frame.shape[2], self.grid)
+        codes = halves(self.samples, self.grid**2, scene.rng)
+        scores = np.empty(self.samples)
+        for start, stop in chunks(self.samples):
+            answer = yield RegionMix(codes[start:stop], cells, scene.baseline)
+            scores[start:stop] = target.score(answer, self.score)
+        return Attribution(dependence(codes, scores).astype(np.float32)[cells])
+
+
+def halves(count: int, inputs: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Rows (count, inputs) of zeros and ones; every column has as many of each, to within one."""
+    column = (np.arange(count) % 2).astype(np.uint8)
+    return rng.permuted(np.repeat(column[:, None], inputs, axis=1), axis=0)
+
+
+def dependence(codes: NDArray[np.uint8], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """HSIC of each column of `codes` (N, inputs), zeros and ones, with `scores` (N,): (inputs,).
+
+    tr(K H L H) / (N − 1)², H = I − 11ᵀ/N (Gretton et al. 2005). K is Dirac's kernel less its mean,
+    1{z = z'} − ½, which is ½ s sᵀ for s = 2z − 1: the kernel whose products over inputs split
+    dependence into single inputs, pairs and so on (da Veiga 2021). L is Gaussian, its bandwidth the
+    median distance of scores that differ. All zero where the score does not vary.
+    """
+    count, inputs = codes.shape
+    width = bandwidth(scores)
+    if width == 0:
+        return np.zeros(inputs)
+    signs = 2 * codes.astype(np.float64) - 1
+    signs -= signs.mean(axis=0)  # H s: centring K centres the product, and L need not be kept whole
+    traces = np.zeros(inputs)
+    for start, stop in chunks(count, max(CHUNK**2 // count, 1)):
+        gram = np.exp(-((scores[start:stop, None] - scores) ** 2) / (2 * width**2))
+        traces += ((gram @ signs) * signs[start:stop]).sum(axis=0)
+    return np.asarray(traces / (2 * (count - 1) ** 2))
+
+
+def bandwidth(scores: NDArray[np.float64]) -> float:
+    """The median distance of the first FEW scores (N,), of those that differ; 0 if none do."""
+    from scipy.spatial.distance import pdist
+
+    distances = pdist(scores[:FEW, None])
+    apart = distances[distances > 0]
+    return float(np.median(apart)) if len(apart) else 0.0
