@@ -25,7 +25,8 @@ def evaluate(
     ] = None,
     detector: Model = "bundled",
     methods: Annotated[
-        str, typer.Option("--methods", "-m", help="One or several, comma-separated; or all.")
+        str,
+        typer.Option("--methods", "-m", help="Several by commas; paper: its eight; or all."),
     ] = "all",
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the ledger; a run in it goes on.")
