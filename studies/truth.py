@@ -115,7 +115,7 @@ def main() -> None:
         build(options.pairs, [names[i] for i in chosen], options.out / "cases")
     )
     settings = Settings().with_budget(options.samples)
-    plan = make_plan("all", suite=options.suite, seed=options.seed, settings=settings)
+    plan = make_plan("paper", suite=options.suite, seed=options.seed, settings=settings)
     plan = dataclasses.replace(
         plan,
         tops=tuple(range(1, options.tops + 1)),

@@ -27,7 +27,7 @@ def evaluate(
     methods: Annotated[
         str,
         typer.Option("--methods", "-m", help="Several by commas; paper: its eight; or all."),
-    ] = "all",
+    ] = "paper",
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the ledger; a run in it goes on.")
     ] = Path("whyfake-eval"),
