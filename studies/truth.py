@@ -46,7 +46,7 @@ def main() -> None:
     if options.samples is not None:
         settings = settings.with_budget(options.samples)
     plan = make_plan(
-        "all", suite=options.suite, seed=options.seed, seeds=options.seeds, settings=settings
+        "paper", suite=options.suite, seed=options.seed, seeds=options.seeds, settings=settings
     )
     plan = dataclasses.replace(
         plan,

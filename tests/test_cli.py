@@ -25,6 +25,8 @@ from typer.testing import CliRunner
 
 from whyfake import METHODS, Explanation
 from whyfake.cli import app
+from whyfake.explainers import EXPLAINERS
+from whyfake.request import parse_methods
 from whyfake.runtime.detector import Lane
 from whyfake.settings import PRESETS, read_settings
 
@@ -193,7 +195,7 @@ def test_all_methods(toy: Path, here: Path) -> None:
     assert result.code == 0
     out = here / "whyfake-out"
     assert folders(out) == sorted(f"p0/{method}" for method in METHODS)
-    assert len(METHODS) == 8
+    assert len(METHODS) == 14
     assert {path.name for path in (out / "p0").iterdir()} == {*METHODS, "strip.png"}
     with Image.open(out / "p0" / "strip.png") as image:
         assert image.width > image.height
@@ -234,7 +236,7 @@ def test_nothing_to_flip(toy: Path, here: Path, method: str) -> None:
     result = explain("plain.png", "-m", method, "--samples", "64")
     assert result.code == 0
     rows = result.out.splitlines()[1:]
-    assert len(rows) == (8 if method == "all" else 1)
+    assert len(rows) == (len(METHODS) if method == "all" else 1)
     assert all("nothing to flip" in row and "real 100.0%" in row for row in rows)
     for explanation in load_all(here / "whyfake-out").values():
         assert explanation.adversary is None
@@ -351,7 +353,7 @@ def test_a_file_name_that_is_no_text(toy: Path, here: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (("-m", "lmie"), ["unknown method 'lmie': did you mean 'lime'?", "rise-adv, all"]),
+        (("-m", "lmie"), ["unknown method 'lmie': did you mean 'lime'?", "owen-adv, all, paper"]),
         (("-m", "lime,rsie"), ["unknown method 'rsie': did you mean 'rise'?"]),
         (("-m", ""), ["name at least one method"]),
         (("-m", ","), ["name at least one method"]),
@@ -581,13 +583,21 @@ def test_inspect_a_card_that_contradicts_its_graph(toy: Path, here: Path) -> Non
         assert "toy.onnx expects 3×40×64, the card says 3×40×65" in result.out
 
 
+def test_words_for_several_methods() -> None:
+    paper = ("lime", "shap", "sobol", "rise", "lime-adv", "shap-adv", "sobol-adv", "rise-adv")
+    assert parse_methods("paper") == paper
+    assert parse_methods("all") == METHODS
+    assert parse_methods("hsic, paper,lime") == ("hsic", *paper)
+    assert parse_methods("paper", "adversarial") == paper[4:]
+
+
 def test_methods() -> None:
     result = whyfake("methods")
     assert result.code == 0
     for method in METHODS:
         assert method in result.out
     data = json.loads(whyfake("methods", "--json").out)
-    assert [row["method"] for row in data["methods"]] == ["lime", "shap", "sobol", "rise"]
+    assert [row["method"] for row in data["methods"]] == list(EXPLAINERS)
     for row in data["methods"]:
         assert row["images"] == PRESETS["default"].explainer(row["method"]).images()
 

@@ -88,6 +88,20 @@ def test_heat_maps_back_to_the_source(explanations: list[Explanation]) -> None:
     assert abs(column / 2 - small[1]) <= 2
 
 
+def test_older_results_did_not_say_whether_heat_has_a_sign(
+    explanations: list[Explanation], tmp_path: Path
+) -> None:
+    for number, explanation in enumerate(explanations):
+        folder = tmp_path / str(number)
+        explanation.save(folder)
+        stored = folder / "explanation.json"
+        data = json.loads(stored.read_text())
+        del data["signed"]
+        stored.write_text(json.dumps(data))
+        assert Explanation.load(folder) == explanation
+    assert {e.signed for e in explanations} == {True, False}
+
+
 def test_damaged_results_are_one_error(explanations: list[Explanation], tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no readable explanation"):
         Explanation.load(tmp_path / "nowhere")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from whyfake.errors import UsageError
 from whyfake.explainers import Hsic
 from whyfake.explainers import hsic as module
-from whyfake.explainers.hsic import bandwidth, dependence, halves
+from whyfake.explainers.hsic import bandwidth, dependence, factorial
 from whyfake.explainers.regions import grid
 
 Matrix = NDArray[np.float64]
@@ -36,7 +36,7 @@ def dirac(column: NDArray[np.uint8]) -> Matrix:
 def drawn(count: int, inputs: int, seed: int = 0) -> tuple[NDArray[np.uint8], Matrix]:
     """Rows, and scores in which the first cell and a pair of others matter."""
     rng = np.random.default_rng(seed)
-    codes = halves(count, inputs, rng)
+    codes = factorial(count, inputs, rng)
     scores = codes[:, 0] + 0.5 * codes[:, 1] * codes[:, 2] + rng.normal(0, 0.1, count)
     return codes, scores
 
@@ -74,14 +74,14 @@ def test_dependence_of_a_pair_is_the_sum_of_its_parts() -> None:
     assert together > 10 * alone
 
 
-def test_one_cell_alone_has_its_closed_form() -> None:
+@pytest.mark.parametrize("count", [16, 512])
+def test_one_cell_alone_has_its_closed_form(count: int) -> None:
     """Score = visible or not: L is 1 or e^(−½), and tr(K H L H) is N²·(1 − e^(−½)) / 4."""
-    for count in (10, 500):
-        codes = halves(count, 4, np.random.default_rng(0))
-        found = dependence(codes, 3.0 * codes[:, 2] - 1)
-        expected = (1 - np.exp(-0.5)) / 4 * count**2 / (count - 1) ** 2
-        assert found[2] == pytest.approx(expected, rel=1e-12)
-        assert np.delete(found, 2).max() < expected * (0.9 if count == 10 else 0.05)
+    codes = factorial(count, 8, np.random.default_rng(0))
+    found = dependence(codes, 3.0 * codes[:, 2] - 1)
+    expected = (1 - np.exp(-0.5)) / 4 * count**2 / (count - 1) ** 2
+    assert found[2] == pytest.approx(expected, rel=1e-12)
+    assert np.abs(np.delete(found, 2)).max() < 1e-15  # nor does any other cell look like it
 
 
 def test_scale_and_offset_of_the_score_change_nothing() -> None:
@@ -104,7 +104,7 @@ def test_a_constant_score_gives_zeros(value: float) -> None:
 
 def test_a_score_that_hardly_ever_differs_still_says_where() -> None:
     """The median of all distances is zero then; that of those that differ is not."""
-    codes = halves(640, 5, np.random.default_rng(3))
+    codes = factorial(64, 5, np.random.default_rng(3))
     scores = np.where((codes[:, :3] == 1).all(axis=1), 1.0, 0.0)
     assert (scores == 0).mean() > 0.75
     assert bandwidth(scores) == 1.0
@@ -112,30 +112,43 @@ def test_a_score_that_hardly_ever_differs_still_says_where() -> None:
     assert found[:3].min() > 3 * found[3:].max()
 
 
-@pytest.mark.parametrize("count", [4, 5, 500, 501])
-def test_every_cell_is_visible_in_half_of_the_copies(count: int) -> None:
-    codes = halves(count, 64, np.random.default_rng(0))
+@pytest.mark.parametrize(("count", "inputs"), [(2, 1), (16, 8), (64, 25), (512, 64)])
+def test_no_cell_passes_for_another_nor_for_a_pair(count: int, inputs: int) -> None:
+    """In a whole design: balanced, uncorrelated, and no product of two columns is a third."""
+    codes = factorial(count, inputs, np.random.default_rng(0))
     assert codes.dtype == np.uint8
-    assert (codes.sum(axis=0) == count // 2).all()
-    if count >= 500:  # columns are drawn apart: correlations of about 1/√N, here at most 5 of them
-        correlations = np.corrcoef(codes.T) - np.eye(64)
-        assert np.abs(correlations).max() < 5 / np.sqrt(count)
+    signs = codes.astype(int) * 2 - 1
+    assert (signs.sum(axis=0) == 0).all()
+    assert (signs.T @ signs == count * np.eye(inputs)).all()
+    assert not np.einsum("ni,nj,nk->ijk", signs, signs, signs, optimize=True).any()
+    assert len(np.unique(codes, axis=0)) == min(count, len(codes))
+
+
+@pytest.mark.parametrize(("count", "inputs"), [(500, 64), (100, 64), (60, 400), (700, 10_000)])
+def test_few_rows_of_a_design_are_like_coins(count: int, inputs: int) -> None:
+    codes = factorial(count, inputs, np.random.default_rng(1))
+    assert codes.shape == (count, inputs)
+    assert len(np.unique(codes, axis=1)[0]) == inputs  # no two cells are always shown together
+    # a sum of N coins of ±1 has σ = √N; six of them
+    assert np.abs(codes.sum(axis=0) - count / 2).max() < 6 * np.sqrt(count) / 2
+    other = factorial(count, inputs, np.random.default_rng(2))
+    assert not np.array_equal(codes, other)
 
 
 @pytest.mark.parametrize("size", [(24, 40), (40, 24), (26, 43)])
 def test_heat_lies_on_the_cell_that_is_read(size: tuple[int, int]) -> None:
     batches: list[Any] = []
-    hsic = Hsic(grid=4, samples=3000, score="log_odds")
+    hsic = Hsic(grid=4, samples=4096, score="log_odds")
     coroutine = recorded(hsic.explain(random_frame(size), FAKE, scene(size)), batches, [])
     result, images = play(coroutine, lambda batch: batch.codes[:, 7].astype(np.float64))
-    assert images == 3000
-    assert max(map(len, batches)) < 3000  # asked in parts
+    assert images == 4096
+    assert max(map(len, batches)) < 4096  # asked in parts
     cells = grid(*size, 4)
     assert all((batch.labels == cells).all() for batch in batches)
     read = cells == 7
     assert np.ptp(result.heatmap[read]) == 0
     assert result.heatmap[read][0] == pytest.approx((1 - np.exp(-0.5)) / 4, rel=1e-3)
-    assert result.heatmap[~read].max() < 0.01 * result.heatmap[read][0]
+    assert np.abs(result.heatmap[~read]).max() < 1e-12
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from whyfake.explainers import is_signed
 from whyfake.explanation import Adversary, Explanation
 from whyfake.report import overlay, png_bytes, strip
 from whyfake.report.overlay import INK, MUTED, WARNING, _ends, _placed, _plain, heat_of, percent
@@ -52,6 +53,7 @@ def example(height: int = 60, width: int = 90, method: str = "lime", **changes: 
         settings={},
         detector={},
         versions={},
+        signed=is_signed(method),
     )
     return dataclasses.replace(plain, **changes)
 

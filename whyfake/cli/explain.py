@@ -27,7 +27,7 @@ def explain(
     detector: Model = "bundled",
     method: Annotated[
         str,
-        typer.Option("--method", "-m", help="One or several, comma-separated; or all."),
+        typer.Option("--method", "-m", help="Several by commas; paper: its eight; or all."),
     ] = "lime-adv",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
         "whyfake-out"

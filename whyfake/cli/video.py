@@ -22,7 +22,8 @@ def video(
     clips: Annotated[list[Path], typer.Argument(help="Clips: any file that FFmpeg reads.")],
     detector: Model = "bundled",
     method: Annotated[
-        str, typer.Option("--method", "-m", help="One or several, comma-separated; or all.")
+        str,
+        typer.Option("--method", "-m", help="Several by commas; paper: its eight; or all."),
     ] = "lime-adv",
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the results: a folder per clip in it.")

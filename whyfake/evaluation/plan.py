@@ -94,7 +94,7 @@ class Plan:
 
 
 def make_plan(
-    methods: str | Sequence[str] = "all",
+    methods: str | Sequence[str] = "paper",
     *,
     suite: str = "all",
     seed: int = 0,

@@ -21,9 +21,9 @@ FEW = 1000
 class Hsic:
     """The Hilbert-Schmidt independence criterion of each cell's visibility and the score.
 
-    grid: cells a side; samples: copies, each cell visible in half of them (a Latin hypercube cut at
-    ½, from the seed). Costs `samples` images. The estimate compares all pairs of copies: time grows
-    with the square of `samples`, memory does not.
+    grid: cells a side; samples: copies, a cell visible in half of them by a fractional factorial
+    design that the seed draws. Costs `samples` images. The estimate compares all pairs of copies:
+    time grows with the square of `samples`, memory does not.
     """
 
     grid: int = 8
@@ -50,7 +50,7 @@ class Hsic:
     def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:
         """A coroutine: the dependence of the score on each cell, painted on the cells."""
         cells = grid(frame.shape[1], frame.shape[2], self.grid)
-        codes = halves(self.samples, self.grid**2, scene.rng)
+        codes = factorial(self.samples, self.grid**2, scene.rng)
         scores = np.empty(self.samples)
         for start, stop in chunks(self.samples):
             answer = yield RegionMix(codes[start:stop], cells, scene.baseline)
@@ -58,10 +58,22 @@ class Hsic:
         return Attribution(dependence(codes, scores).astype(np.float32)[cells])
 
 
-def halves(count: int, inputs: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Rows (count, inputs) of zeros and ones; every column has as many of each, to within one."""
-    column = (np.arange(count) % 2).astype(np.uint8)
-    return rng.permuted(np.repeat(column[:, None], inputs, axis=1), axis=0)
+def factorial(count: int, inputs: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Rows (count, inputs) of zeros and ones: a two-level fractional factorial in random order.
+
+    Column j is the parity of the row number's bits under a mask, drawn, all masks different and
+    odd; flipped or not, drawn. Over all 2ᵐ row numbers every column is balanced, no two are
+    correlated, and no pair of cells can pass for a third. A Sobol' sequence cut at ½, the paper's
+    design, is of this kind, but its masks are given: with many cells or few rows they coincide.
+    """
+    bits = max(int(np.ceil(np.log2(count))), int(np.ceil(np.log2(inputs))) + 1)
+    rows = rng.permutation(2**bits)[:count].astype(np.uint32)
+    masks = (2 * rng.choice(2 ** (bits - 1), inputs, replace=False) + 1).astype(np.uint32)
+    found = rows[:, None] & masks
+    for shift in (16, 8, 4, 2, 1):
+        found ^= found >> np.uint32(shift)
+    flips = rng.integers(0, 2, inputs, np.uint8)
+    return np.asarray((found & 1).astype(np.uint8) ^ flips)
 
 
 def dependence(codes: NDArray[np.uint8], scores: NDArray[np.float64]) -> NDArray[np.float64]:

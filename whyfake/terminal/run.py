@@ -62,7 +62,8 @@ class Report:
         engine = self._detector.engine
         self._error.print(
             f"{card} on {engine.device} ({engine.name}, {engine.lanes} lanes, batch "
-            f"{engine.batch}), {', '.join(self._request.methods)}, seed {self._request.seed}",
+            f"{engine.batch}), {', '.join(self._request.methods)}, at most "
+            f"{self._request.images():,} images a picture, seed {self._request.seed}",
             style="dim",
             soft_wrap=True,
         )
