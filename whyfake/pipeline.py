@@ -76,7 +76,7 @@ def explain_many(
 ) -> Iterator[Explanation]:
     """Explain many pictures together; yields in their order, method by method.
 
-    Takes what `explain` takes; `method` may name several (`"lime-adv,rise"`, a list, `"all"`),
+    Takes what `explain` takes; `method` may name several (`"lime-adv,rise"`, a list, `"paper"`),
     which then share one adversarial sample a picture. `images` is read lazily. A picture that fails
     raises its error, or goes to `on_error(source, error)` where that is given: the rest goes on.
     """
