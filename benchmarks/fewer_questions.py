@@ -330,7 +330,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cache", type=Path, default=Path("fewer-questions-cache"))
     parser.add_argument("--config", type=Path, help="settings: regions, and how samples are made")
-    parser.add_argument("--methods", nargs="+", choices=list(EXPLAINERS), default=list(EXPLAINERS))
+    parser.add_argument("--methods", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
     parser.add_argument("--finalists", action="store_true", help="only the settings that did best")
     parser.add_argument("--seeds", type=int, default=2)
