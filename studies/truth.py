@@ -63,6 +63,7 @@ def main() -> None:
         if options.faces is not None:
             sources |= blend_cases(options.faces, options.seed)
         cases, counts = choose(detector, sources, options.per_group)
+        cases = cases[: options.cases]
         manifest = read_manifest(write_manifest(cases, options.out / "cases"))
         spent = judged(detector, manifest, plan, ledger, options.minutes)
         facts = gather(ledger, detector.sha256)
@@ -126,6 +127,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--faces", type=Path, help="folder of faces with landmarks68.csv")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--per-group", type=int, default=6, help="cases of each group at most")
+    parser.add_argument("--cases", type=int, help="judge so many at most, a turn of groups each")
     parser.add_argument("--preset", default="default", help="settings of the methods")
     parser.add_argument("--samples", type=int, help="images an explanation may ask")
     parser.add_argument("--tops", default="1,2,3", help="how many of the top regions to attack")
