@@ -151,10 +151,12 @@ PRESETS: dict[str, Settings] = {
     # fewer and better questions; held to the paper's budgets in docs/questions.md
     "fast": Settings(
         nes=Nes(pairs=10, momentum=0.75),
-        lime=Lime(samples=250, design="hadamard"),
-        shap=Shap(samples=500, contexts="paired", pairs=2, nodes_per_round=4),
+        lime=Lime(samples=224, design="hadamard"),
+        shap=Shap(samples=448, contexts="paired", pairs=2, nodes_per_round=4),
         sobol=Sobol(design=6, scramble=True),
-        rise=Rise(masks=1000, sampling="paired"),
+        rise=Rise(masks=960, sampling="paired"),
+        kernelshap=KernelShap(samples=500),
+        owen=Owen(samples=448, contexts="paired", pairs=2, nodes_per_round=4),
     ),
     # a track asks about one face again and again: more frames say more than more samples of each
     "video": Settings(lime=Lime(samples=500)),
