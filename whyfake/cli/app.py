@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from ..errors import WhyfakeError
+
+if TYPE_CHECKING:
+    from ..settings import Settings
 
 _ORDER = (
     *(
@@ -88,6 +92,28 @@ Adversary = Annotated[
         show_default="nes",
     ),
 ]
+Target = Annotated[
+    str, typer.Option(help="Class to explain: predicted, fake (all but real), or a class name.")
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        help="What hidden pixels show in the original forms: mean, zero, black, gray, blur, "
+        "noise, adversarial, or a picture. Each method has its own."
+    ),
+]
+Regions = Annotated[
+    str | None, typer.Option(help="slic:50, grid:8, quickshift, or a label map FILE.npy.")
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(min=4, help="Images each method may ask for (not the adversarial sample)."),
+]
+Preset = Annotated[str, typer.Option(help="Settings to start from: default, fast, video or paper.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="TOML file of settings; `whyfake methods --toml` prints a full one."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 
 
@@ -107,3 +133,17 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+def settings_of(
+    name: str, config: Path | None, samples: int | None, adversary: str | None
+) -> Settings:
+    """The settings that the options of several commands name, each over the one before it."""
+    from ..settings import preset, read_settings
+
+    settings = preset(name)
+    if config is not None:
+        settings = read_settings(config, settings)
+    if samples is not None:
+        settings = settings.with_budget(samples)
+    return settings if adversary is None else replace(settings, adversary=adversary)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .app import Adversary, AsJson, Card, Device, Model, Seed, Threads, app
+from .app import (
+    Adversary,
+    AsJson,
+    Card,
+    Config,
+    Device,
+    Model,
+    Preset,
+    Samples,
+    Seed,
+    Threads,
+    app,
+    settings_of,
+)
 
 Folder = Annotated[Path, typer.Argument(help="A folder that `whyfake evaluate` wrote.")]
 
@@ -50,9 +62,7 @@ def evaluate(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out pictures of the manifest that are no use.")
     ] = False,
-    samples: Annotated[
-        int | None, typer.Option(min=4, help="Images each method may ask for (not NES).")
-    ] = None,
+    samples: Samples = None,
     seed: Seed = 0,
     seeds: Annotated[
         int, typer.Option(min=1, help="Explain with so many seeds, to measure stability.")
@@ -66,11 +76,9 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
-    preset: Annotated[str, typer.Option(help="Settings to start from: default or paper.")] = (
-        "default"
-    ),
+    preset: Preset = "default",
     adversary: Adversary = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
     card: Card = None,
     json: AsJson = False,
 ) -> None:
@@ -82,20 +90,12 @@ def evaluate(
     from ..evaluation.sources import manifest_from
     from ..evaluation.spread import Crew
     from ..ledger import Ledger, known_detectors
-    from ..settings import preset as preset_of
-    from ..settings import read_settings
     from ..terminal.evaluate import EvaluationReport
     from ..terminal.opening import say_layout
 
     if workers is not None and ray is None:
         raise UsageError("--workers is for --ray: give its address, or --ray local")
-    settings = preset_of(preset)
-    if config is not None:
-        settings = read_settings(config, settings)
-    if samples is not None:
-        settings = settings.with_budget(samples)
-    if adversary is not None:
-        settings = replace(settings, adversary=adversary)
+    settings = settings_of(preset, config, samples, adversary)
     plan = make_plan(methods, suite=suite, seed=seed, seeds=seeds, settings=settings)
     listed = manifest_from(
         manifest, ffpp=ffpp, ffpp_list=ffpp_list, dfdc=dfdc, celeb_df=celeb_df, frames=frames

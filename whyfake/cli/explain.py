@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .app import Adversary, AsJson, Card, Device, Model, Seed, Threads, app
+from .app import (
+    Adversary,
+    AsJson,
+    Baseline,
+    Card,
+    Config,
+    Device,
+    Model,
+    Preset,
+    Regions,
+    Samples,
+    Seed,
+    Target,
+    Threads,
+    app,
+    settings_of,
+)
 
 
 @app.command(
@@ -32,33 +47,16 @@ def explain(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
         "whyfake-out"
     ),
-    target: Annotated[
-        str, typer.Option(help="Class to explain: predicted, fake (all but real), or a class name.")
-    ] = "predicted",
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            help="What hidden pixels show in the original forms: mean, zero, black, gray, blur, "
-            "noise, adversarial, or a picture. Each method has its own."
-        ),
-    ] = None,
-    regions: Annotated[
-        str | None, typer.Option(help="slic:50, grid:8, quickshift, or a label map FILE.npy.")
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(min=4, help="Images each method may ask for (not NES).")
-    ] = None,
+    target: Target = "predicted",
+    baseline: Baseline = None,
+    regions: Regions = None,
+    samples: Samples = None,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
-    preset: Annotated[str, typer.Option(help="Settings to start from: default or paper.")] = (
-        "default"
-    ),
+    preset: Preset = "default",
     adversary: Adversary = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="TOML file of settings; `whyfake methods --toml` prints a full one."),
-    ] = None,
+    config: Config = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -73,18 +71,10 @@ def explain(
     from ..index import unfinished, write_index
     from ..request import check_request, make_request
     from ..results import Results
-    from ..settings import preset as preset_of
-    from ..settings import read_settings
     from ..terminal.opening import first_record, open_aloud, tune_aloud
     from ..terminal.run import Report
 
-    settings = preset_of(preset)
-    if config is not None:
-        settings = read_settings(config, settings)
-    if samples is not None:
-        settings = settings.with_budget(samples)
-    if adversary is not None:
-        settings = replace(settings, adversary=adversary)
+    settings = settings_of(preset, config, samples, adversary)
     request = make_request(
         method, target=target, baseline=baseline, regions=regions, seed=seed, settings=settings
     )
@@ -164,7 +154,7 @@ def inspect(
 
 @app.command(epilog="Example: [bold]whyfake methods --toml > settings.toml[/]")
 def methods(
-    preset: Annotated[str, typer.Option(help="default, video or paper.")] = "default",
+    preset: Annotated[str, typer.Option(help="default, fast, video or paper.")] = "default",
     toml: Annotated[bool, typer.Option("--toml", help="Print all settings as TOML.")] = False,
     json: AsJson = False,
 ) -> None:

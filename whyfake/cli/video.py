@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .app import Adversary, AsJson, Card, Device, Model, Seed, Threads, app
+from .app import (
+    Adversary,
+    AsJson,
+    Baseline,
+    Card,
+    Config,
+    Device,
+    Model,
+    Preset,
+    Regions,
+    Samples,
+    Seed,
+    Target,
+    Threads,
+    app,
+    settings_of,
+)
 
 _FRAMES = "Frames to ask about"
 
@@ -69,26 +84,16 @@ def video(
         bool, typer.Option("--cold", help="Do not start from the neighbouring frame's sample.")
     ] = False,
     overlay: Annotated[str, typer.Option(help="webm, mp4 or none.")] = "webm",
-    target: Annotated[
-        str, typer.Option(help="Class to explain: predicted, fake (all but real), or a class name.")
-    ] = "predicted",
-    baseline: Annotated[
-        str | None, typer.Option(help="What hidden pixels show in the original forms.")
-    ] = None,
-    regions: Annotated[
-        str | None, typer.Option(help="slic:50, grid:8, quickshift, or a label map FILE.npy.")
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(min=4, help="Images each method may ask for (not NES).")
-    ] = None,
+    target: Target = "predicted",
+    baseline: Baseline = None,
+    regions: Regions = None,
+    samples: Samples = None,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
-    preset: Annotated[
-        str, typer.Option(help="Settings to start from: video, default or paper.")
-    ] = "video",
+    preset: Preset = "video",
     adversary: Adversary = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    config: Config = None,
     card: Card = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")] = False,
     json: AsJson = False,
@@ -99,19 +104,11 @@ def video(
     """
     from ..media import Sampling, make_finder
     from ..request import make_request
-    from ..settings import preset as preset_of
-    from ..settings import read_settings
     from ..terminal.opening import first_record, open_aloud
     from ..terminal.video import run_clips
     from ..video import Output, Plan, clip_folders, parse_choice
 
-    settings = preset_of(preset)
-    if config is not None:
-        settings = read_settings(config, settings)
-    if samples is not None:
-        settings = settings.with_budget(samples)
-    if adversary is not None:
-        settings = replace(settings, adversary=adversary)
+    settings = settings_of(preset, config, samples, adversary)
     if every is fps is frames is None:
         frames = 32
     plan = Plan(
