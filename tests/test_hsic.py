@@ -53,7 +53,7 @@ def test_equals_the_definition(count: int) -> None:
 def test_many_copies_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     codes, scores = drawn(101, 5)
     whole = dependence(codes, scores)
-    monkeypatch.setattr(module, "CHUNK", 27)  # 7 rows at a time
+    monkeypatch.setattr(module, "PAIRS", 707)  # 7 rows at a time
     shapes: list[int] = []
     exp = np.exp
     monkeypatch.setattr(np, "exp", lambda x: (shapes.append(len(x)), exp(x))[1])
