@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..perturbation import FloatArray, RegionMix
-from .base import CHUNK, Asking, Attribution, Scene, Score, Target, check, check_score, chunks
+from .base import Asking, Attribution, Scene, Score, Target, check, check_score, chunks
 from .regions import grid
 
+PAIRS = 1 << 20
+"""Pairs of copies compared at a time: 8 MB, however many copies there are."""
 FEW = 1000
 """Scores whose distances give the bandwidth: half a million pairs, however many there are."""
 
@@ -91,7 +93,7 @@ def dependence(codes: NDArray[np.uint8], scores: NDArray[np.float64]) -> NDArray
     signs = 2 * codes.astype(np.float64) - 1
     signs -= signs.mean(axis=0)  # H s: centring K centres the product, and L need not be kept whole
     traces = np.zeros(inputs)
-    for start, stop in chunks(count, max(CHUNK**2 // count, 1)):
+    for start, stop in chunks(count, max(PAIRS // count, 1)):
         gram = np.exp(-((scores[start:stop, None] - scores) ** 2) / (2 * width**2))
         traces += ((gram @ signs) * signs[start:stop]).sum(axis=0)
     return np.asarray(traces / (2 * (count - 1) ** 2))

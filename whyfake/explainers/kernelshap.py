@@ -137,13 +137,14 @@ def constrained_fit(
     """Values (R,) that sum to `whole` and fit `rises` (N,) best: Σ w (rise − z·value)² is least.
 
     The sum holds to rounding, since what is fitted is how values differ from their mean. Where
-    there are too few coalitions to tell values apart, they are as even as the fit allows.
+    there are too few coalitions to tell values apart, they are as even as the fit allows. Solved by
+    the normal equations: R² numbers, however many the coalitions.
     """
     regions = codes.shape[1]
     mean = whole / regions
     visible = codes.astype(np.float64)
     apart = visible - visible.mean(axis=1, keepdims=True)
-    root = np.sqrt(weights)
+    weighted = apart * weights[:, None]
     rest = rises - visible.sum(axis=1) * mean
-    values = np.linalg.lstsq(apart * root[:, None], rest * root, rcond=None)[0]
+    values = np.linalg.lstsq(apart.T @ weighted, weighted.T @ rest, rcond=None)[0]
     return np.asarray(mean + values - values.mean())
