@@ -35,6 +35,7 @@ from whyfake.explainers import Directions, Nes
 from whyfake.export.parity import measure_parity, parity_inputs
 from whyfake.likeness import nes_likeness, throughput
 from whyfake.perturbation import GridMix, RegionMix
+from whyfake.request import parse_methods
 from whyfake.runtime.choosing import composition_rates
 
 DEVICES = ("cuda", "ort-tensorrt", "tensorrt:fp32", "tensorrt:tf32", "tensorrt:fp16")
