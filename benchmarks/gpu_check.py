@@ -128,7 +128,7 @@ def measure(device: str, model: Path, card: Any, folder: Path, args: Any) -> Any
             f"{method}, {count} frame{'s' * (count > 1)}": timed(
                 detector, method, count, settings, rates[best]
             )
-            for method in whyfake.METHODS
+            for method in parse_methods("paper")
             for count in (1, args.frames)
         }
         engine = {"name": detector.engine.name, "lanes": detector.engine.lanes, "batch": best}

@@ -298,3 +298,19 @@ def test_one_composer_serves_two_threads(make: Any) -> None:
     for thread in threads:
         thread.join()
     assert (pictures == render(batch, frame)).all()
+
+
+@pytest.mark.parametrize("regions", [1, 255, 256, 257, 900])
+@pytest.mark.parametrize("size", [(31, 40), (600, 509)])
+def test_region_mix_gives_the_same_bits_however_labels_are_kept(
+    regions: int, size: tuple[int, int]
+) -> None:
+    """Up to 256 regions labels are bytes, looked up in blocks; the last label must not be lost."""
+    rng = np.random.default_rng(regions)
+    labels = (np.arange(size[0] * size[1]) * regions // (size[0] * size[1])).reshape(size)
+    frame, baseline = rng.random((2, 3, *size), np.float32)
+    codes = rng.random((2, regions), np.float32)
+    hidden = (1.0 - codes)[:, labels][:, None]
+    wanted = (baseline - frame) * hidden + frame
+    batch = RegionMix(codes, labels.astype(np.int32), baseline)
+    np.testing.assert_array_equal(render(batch, frame), wanted)
