@@ -62,6 +62,8 @@ def main() -> None:
             sources |= pair_cases(pairs, options.seed)
         if options.faces is not None:
             sources |= blend_cases(options.faces, options.seed)
+        if options.groups:
+            sources = {name: found for name, found in sources.items() if name in options.groups}
         cases, counts = choose(detector, sources, options.per_group)
         cases = cases[: options.cases]
         manifest = read_manifest(write_manifest(cases, options.out / "cases"))
@@ -127,6 +129,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--faces", type=Path, help="folder of faces with landmarks68.csv")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--per-group", type=int, default=6, help="cases of each group at most")
+    parser.add_argument("--groups", nargs="+", help="of all groups, these alone")
     parser.add_argument("--cases", type=int, help="judge so many at most, a turn of groups each")
     parser.add_argument("--preset", default="default", help="settings of the methods")
     parser.add_argument("--samples", type=int, help="images an explanation may ask")
