@@ -31,6 +31,7 @@ from whyfake.explainers import (
     ADVERSARIES,
     AdversarialSample,
     Bisect,
+    Hsic,
     Nes,
     Square,
     SquareBisect,
@@ -387,6 +388,7 @@ def test_what_is_new_is_left_out_of_keys_until_it_is_used() -> None:
     plain = Settings().plain()
     assert set(plain) == {"nes", "lime", "shap", "sobol", "rise", "regions"}
     changed = Settings(square=Square(queries=9), bisect=Bisect(2, 2))
+    assert Settings(hsic=Hsic(samples=9)).plain()["hsic"]["samples"] == 9
     assert changed.plain() == plain  # what is not chosen makes no difference
     chosen = dataclasses.replace(changed, adversary="square-bisect").plain()
     assert chosen["square-bisect"]["square"]["queries"] == 9

@@ -25,9 +25,9 @@ def coarse() -> Detector:
 def judged(detector: Detector, rgb: np.ndarray, known: Mapping[str, Record]) -> list[Record]:
     frame = np.ascontiguousarray(rgb.transpose(2, 0, 1) / np.float32(255))
     settings = Settings(regions="grid:4", nes=Nes(steps=5, pairs=8)).with_budget(40)
-    plan = dataclasses.replace(
-        make_plan("lime-adv", suite="paper", settings=settings), attack=Nes(steps=2, pairs=8)
-    )
+    plan = make_plan("lime-adv", suite="paper", settings=settings)
+    square = dataclasses.replace(plan.square, queries=20)
+    plan = dataclasses.replace(plan, attack=Nes(steps=2, pairs=8), square=square)
     job = Job("f", frame, judge_frame(Task(frame, "fake"), detector, plan, known))
     events = list(run(detector, [job]))
     assert all(isinstance(event, Delivered) for event in events)

@@ -45,6 +45,10 @@ else:
     import tomli as tomllib
 
 
+_FIRST = ("lime", "shap", "sobol", "rise")
+"""The explainers that every version had."""
+
+
 @dataclass(frozen=True)
 class Refine:
     """How square-nes draws its sample towards NES's: `steps` of `pairs` antithetic pairs each."""
@@ -98,10 +102,13 @@ class Settings:
     def plain(self) -> dict[str, Any]:
         """What determines explanations, as plain JSON types: of the attacks, the chosen one.
 
-        For NES, what earlier versions wrote.
+        What earlier versions did not have is left out at its default, so that they wrote the same.
         """
         found: dict[str, Any] = {"nes": options(self.nes), "regions": self.regions}
-        found |= {name: options(self.explainer(name)) for name in EXPLAINERS}
+        for name in EXPLAINERS:
+            explainer = self.explainer(name)
+            if name in _FIRST or explainer != EXPLAINERS[name]():
+                found[name] = options(explainer)
         if self.adversary != Nes.name:
             found[self.adversary] = options(self.attack())
         return found
