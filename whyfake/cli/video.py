@@ -125,9 +125,8 @@ def video(
     output = Output(None if overlay == "none" else overlay, smooth)
     finder = make_finder(model=face_model, boxes=boxes, whole=no_face)
     begun = first_record(folder / "run.json" for _, folder in clip_folders(clips, out))
-    planned = (
-        len(clips) * (frames or 0) * plan.request.images()
-    )  # of --every, --fps nothing is known
+    # of --every and --fps nothing is known yet
+    planned = len(clips) * (frames or 0) * plan.request.images()
     with open_aloud(
         detector, card=card, device=device, threads=threads, planned=planned, begun=begun
     ) as opened:
