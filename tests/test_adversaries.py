@@ -38,19 +38,21 @@ from whyfake.explainers import (
     SquareNes,
     options,
 )
-from whyfake.explainers.adversary import STRENGTHS
-from whyfake.explainers.nes import antithetic_gradient
+from whyfake.explainers.adversary import STRENGTHS, ball
+from whyfake.explainers.nes import antithetic_gradient, forward_gradient
 from whyfake.index import unfinished
 from whyfake.making import Maker
 from whyfake.perturbation import FloatArray, NoiseStep, render
 from whyfake.request import make_request
 from whyfake.results import Results
 from whyfake.runtime import drive
+from whyfake.settings import PRESETS
 
 BATCH = 16
 SMALL = Nes(pairs=6, steps=40, momentum=0.5)
 ATTACKS = {
     "nes, momentum": SMALL,
+    "nes, forward": Nes(pairs=6, steps=40, differences="forward", move="gradient"),
     "square": Square(queries=300),
     "square, 5 candidates": Square(queries=300, candidates=5),
     "square-bisect": SquareBisect(Square(queries=300), Bisect(cuts=3, rounds=2)),
@@ -151,7 +153,7 @@ def test_only_the_mask_moves_and_real_frames_stay(planted: Detector, name: str) 
     assert (sample.flipped, sample.steps, sample.linf) == (False, 0, 0.0)
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "nes, momentum"])
+@pytest.mark.parametrize("name", [name for name in ATTACKS if not name.startswith("nes")])
 def test_a_neighbours_perturbation_is_tried_first(planted: Detector, name: str) -> None:
     """One that flips is the sample in its first batch; the weakest strength of it that does."""
     attack = ATTACKS[name]
@@ -374,7 +376,85 @@ def test_momentum_adds_up_gradients_of_equal_weight(planted: Detector) -> None:
     assert not np.array_equal(plain[3].center, batches[3].center)
 
 
+def test_forward_differences_ask_one_side_of_twice_as_many_directions(planted: Detector) -> None:
+    frame = frame_of()
+    mask = np.zeros(toys.SIZE, np.float32)
+    mask[: toys.SIZE[0] // 2] = 1
+    nes = Nes(pairs=7, steps=3, differences="forward")
+    _, batches = attacked(planted, frame, nes)
+    for batch in batches[:-1]:
+        assert batch.signs.tolist() == [0] + 14 * [1]
+        assert len(set(batch.offsets[1:])) == 14
+    batch = dataclasses.replace(batches[0], mask=mask)
+    scores = np.random.default_rng(2).normal(0, 1, 15)
+    noises = np.stack([batch.noise(row).astype(float) for row in range(1, 15)])
+    expected = np.einsum("n,nchw->chw", scores[1:] - scores[0], noises) / (14 * nes.sigma)
+    # float32 sums of fourteen terms of some hundreds
+    np.testing.assert_allclose(
+        forward_gradient(batch, scores), expected * mask, rtol=1e-5, atol=1e-3
+    )
+
+
+def test_forward_differences_find_the_analytic_gradient(tmp_path: Path) -> None:
+    """On a linear detector one side says what two say; the cosine is √(n/(n + d)), d = 60."""
+    weights = np.random.default_rng(3).normal(0, 1, (3, 6, 10)).astype(np.float32)
+    detector = toys.linear_detector(tmp_path, weights, 0.3, engine_batch=1024)
+    frame = np.random.default_rng(4).uniform(0.2, 0.8, (3, 6, 10)).astype(np.float32)
+    nes = Nes(pairs=2000, sigma=0.05, steps=1, differences="forward")
+    batch = next(nes.attack(frame, (0,), seed=1, rng=np.random.default_rng(5)))
+    log_probs = detector.ask(batch, frame).astype(float)
+    estimate = nes.gradient(batch, log_probs[:, 0] - log_probs[:, 1])
+    truth = -weights.sum(axis=0, keepdims=True)
+    assert (estimate * truth).sum() > 0.99 * np.linalg.norm(estimate) * np.linalg.norm(truth)
+    # a mean of n squares of normal numbers: standard error √(2/n) < 2.3 %
+    np.testing.assert_allclose((estimate * truth).sum() / (truth**2).sum(), 1, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("noise", ["luma", "rgb"])
+def test_a_gradient_step_is_alpha_in_the_root_mean_square(masked: bool, noise: Any) -> None:
+    nes = Nes(move="gradient", noise=noise)
+    mask = None
+    gradient = np.random.default_rng(1).normal(0, 40, (nes.channels, 6, 10)).astype(np.float32)
+    if masked:
+        mask = np.zeros((6, 10), np.float32)
+        mask[:2] = 1
+        gradient *= mask
+    step = nes.step(gradient, mask)
+    moving = step[:, :2] if masked else step
+    np.testing.assert_allclose(np.sqrt((moving**2).mean()), nes.alpha, rtol=1e-5)
+    np.testing.assert_allclose(step * gradient.max(), gradient * step.max(), rtol=1e-4)
+    assert (nes.step(np.zeros_like(gradient), mask) == 0).all()  # nothing known: nothing moved
+    assert np.array_equal(
+        Nes(noise=noise).step(gradient, mask), np.sign(gradient) * np.float32(1 / 255)
+    )
+
+
+def test_square_nes_takes_the_differences_and_steps_of_its_nes(planted: Detector) -> None:
+    nes = Nes(pairs=6, differences="forward", move="gradient")
+    attack = SquareNes(Square(queries=300), Bisect(cuts=4), nes, steps=2)
+    sample, batches = attacked(planted, frame_of(), attack)
+    assert sample.flipped
+    index = next(i for i, batch in enumerate(batches) if isinstance(batch, NoiseStep))
+    batch, tried = batches[index], batches[index + 1].images[0]
+    assert batch.signs.tolist() == [0] + 12 * [1]
+    log_probs = planted.ask(batch, frame_of()).astype(float)
+    gradient = forward_gradient(batch, log_probs[:, 0] - log_probs[:, 1])
+    low, high = ball(frame_of(), nes.epsilon)
+    np.testing.assert_allclose(
+        tried, np.clip(batch.center + nes.step(gradient, None), low, high), atol=1e-6
+    )
+
+
 # --- settings, keys and what is written down
+
+
+def test_the_fast_preset_asks_a_sixth_of_the_papers_images_at_most() -> None:
+    fast, paper = (
+        1 + settings.attack().images() + settings.lime.images()
+        for settings in (PRESETS["fast"], PRESETS["paper"])
+    )
+    assert 6 * fast <= paper == 8482
 
 
 def test_what_is_new_is_left_out_of_keys_until_it_is_used() -> None:
@@ -383,6 +463,8 @@ def test_what_is_new_is_left_out_of_keys_until_it_is_used() -> None:
     assert set(options(Nes())) == old
     assert set(options(Nes(cell=4))) == {*old, "cell"}
     assert set(options(Nes(momentum=0.5))) == {*old, "momentum"}
+    assert set(options(Nes(differences="forward"))) == {*old, "differences"}
+    assert set(options(Nes(move="gradient"))) == {*old, "move"}
     assert set(options(Square())) == {"epsilon", "queries", "share"}
     assert options(Square(candidates=2))["candidates"] == 2
     plain = Settings().plain()
@@ -430,6 +512,8 @@ def test_settings_files_choose_and_set_the_adversary() -> None:
         ({"refine": {"steps": 0}}, "steps must be 1 or more"),
         ({"nes": {"cell": 0}}, "cell must be 1 or more"),
         ({"nes": {"momentum": 1.0}}, r"momentum must lie in \[0, 1\)"),
+        ({"nes": {"differences": "forwards"}}, "did you mean 'forward'"),
+        ({"nes": {"move": "signs"}}, "did you mean 'sign'"),
     ):
         with pytest.raises(UsageError, match=message):
             Settings().merge(wrong, "test")
