@@ -91,11 +91,11 @@ class Nes:
     def step(self, gradient: FloatArray, mask: FloatArray | None) -> FloatArray:
         """How far a step along `gradient` (channels, h, w) goes in each pixel."""
         if self.move == "sign":
-            return np.float32(self.alpha) * np.sign(gradient)
+            return np.asarray(np.float32(self.alpha) * np.sign(gradient))
         free = 1.0 if mask is None else float((mask > 0).mean())
         mean = float(np.mean(np.square(gradient, dtype=np.float64)))  # float32 would underflow
         size = (mean / max(free, 1e-30)) ** 0.5
-        return (self.alpha / max(size, 1e-30) * gradient).astype(np.float32)
+        return np.asarray(np.float32(self.alpha / max(size, 1e-30)) * gradient)
 
     def attack(
         self,

@@ -100,7 +100,7 @@ def _differences(
     if batch.signs.min() >= 0:
         log_probs = yield dataclasses.replace(batch, sigma=sigma)
         margins = real_margin(log_probs, real)
-        return margins[1:] - margins[0]
+        return np.asarray(margins[1:] - margins[0])
     log_probs = yield dataclasses.replace(
         batch, offsets=batch.offsets[1:], signs=batch.signs[1:], sigma=sigma
     )
