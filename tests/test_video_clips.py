@@ -1,4 +1,4 @@
-"""Clips of other kinds: two faces that cross, none, one frame, ready crops."""
+"""Clips of other kinds: two faces that cross, none, one frame, ready crops; and what cannot be."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import toys
-from clips import FAST, brightness_detector, rows_of, scene, write_clip
+from clips import FAST, away_and_back, brightness_detector, rows_of, scene, write_clip
 
 pytest.importorskip("av")
 
 from whyfake import Detector, explain_video
+from whyfake.errors import UsageError, VideoError
 from whyfake.explainers import Lime
 from whyfake.settings import Settings
 
@@ -24,6 +25,11 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detector]:
     """Calls the portrait's crop fake, just; a darker one real."""
     with brightness_detector(tmp_path_factory.mktemp("toy"), 0.65) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "walk.mp4", away_and_back())
 
 
 def test_two_faces_that_cross(detector: Detector, tmp_path: Path) -> None:
@@ -79,3 +85,17 @@ def test_ready_crops_are_explained_as_whyfake_explain_does(tmp_path: Path) -> No
         x0, y0, x1, y1 = row["methods"]["lime-adv"]["top_regions"][0]["box"]
         assert left <= x0 < x1 <= right
         assert top <= y0 < y1 <= bottom
+
+
+def test_a_box_outside_the_frame_is_an_error(
+    detector: Detector, clip: Path, tmp_path: Path
+) -> None:
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text('{"10": [[500, 20, 40, 40]]}')
+    with pytest.raises(VideoError, match=r"frame 10: the face box .* lies outside the frame"):
+        explain_video(detector, clip, tmp_path / "out", every=10, settings=FAST, boxes=boxes)
+
+
+def test_aligning_needs_landmarks(detector: Detector, clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--align needs eyes, and cascade gives none"):
+        explain_video(detector, clip, tmp_path / "out", every=10, settings=FAST, align=True)

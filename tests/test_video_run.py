@@ -23,7 +23,7 @@ from clips import (
 pytest.importorskip("av")
 
 from whyfake import Detector, Explanation, explain_video
-from whyfake.errors import OutputError, UsageError, VideoError
+from whyfake.errors import OutputError
 from whyfake.explainers import Lime
 from whyfake.settings import Settings
 from whyfake.video import FaceDone
@@ -306,20 +306,6 @@ def test_given_boxes_are_where_the_crops_are(
     again = {**how, "boxes": whole / "frames.jsonl"}
     second = explain_video(detector, clip, tmp_path / "out", **again)
     assert without_seconds(whole) == without_seconds(second.folder)
-
-
-def test_a_box_outside_the_frame_is_an_error(
-    detector: Detector, clip: Path, tmp_path: Path
-) -> None:
-    boxes = tmp_path / "boxes.json"
-    boxes.write_text('{"10": [[500, 20, 40, 40]]}')
-    with pytest.raises(VideoError, match=r"frame 10: the face box .* lies outside the frame"):
-        explain_video(detector, clip, tmp_path / "out", every=10, settings=FAST, boxes=boxes)
-
-
-def test_aligning_needs_landmarks(detector: Detector, clip: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--align needs eyes, and cascade gives none"):
-        explain_video(detector, clip, tmp_path / "out", every=10, settings=FAST, align=True)
 
 
 def test_a_face_that_fails_is_named_and_the_rest_goes_on(
