@@ -282,8 +282,8 @@ def table(summary: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Make samples, explain, judge, write what was found."""
+def options_of() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("detector")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -296,7 +296,12 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=1, help="attack so many regions together")
     parser.add_argument("--pgd", action="store_true", help="needs torch (pip install '.[export]')")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Make samples, explain, judge, write what was found."""
+    options = options_of()
     model = None
     started = time.perf_counter()
     with whyfake.load_detector(options.detector, device="cpu") as detector:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -14,9 +16,16 @@ from onnx import helper
 from toys import make_card, save_model
 
 from whyfake import Detector, load_detector
+from whyfake.explainers import Lime, Nes, Rise
+from whyfake.settings import Settings
 
 Rgb = NDArray[np.uint8]
 SIZE = (180, 240)
+FAST = Settings(
+    nes=Nes(pairs=16, alpha=4 / 255), lime=Lime(samples=40), rise=Rise(masks=40), regions="grid:6"
+)
+"""Quick settings for clips."""
+SECONDS = re.compile(r'"seconds": [0-9.e+-]+')
 
 
 def write_clip(
@@ -93,6 +102,14 @@ def walking(count: int, *, step: float = 1.0) -> list[Rgb]:
     return [scene([(20 + round(step * index), 40, False)]) for index in range(count)]
 
 
+def away_and_back() -> list[Rgb]:
+    """A face that walks, is away from 0.8 s to 1.6 s, and walks on: 60 frames at 25 a second."""
+    frames = walking(60)
+    for index in range(20, 40):
+        frames[index] = scene([])
+    return frames
+
+
 def brightness_detector(
     folder: Path, threshold: float, size: tuple[int, int] = (32, 32), gain: float = 40.0
 ) -> Detector:
@@ -117,3 +134,13 @@ def brightness_detector(
         name="brightness",
     )
     return load_detector(path, device="cpu", threads=2)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """What a run wrote of each frame."""
+    return [json.loads(line) for line in (folder / "frames.jsonl").read_text().splitlines()]
+
+
+def without_seconds(folder: Path) -> str:
+    """The same as text, less how long each took."""
+    return SECONDS.sub('"seconds": 0', (folder / "frames.jsonl").read_text())

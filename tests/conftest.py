@@ -1,4 +1,4 @@
-"""Shared by all tests: where the research material stands, if it does, and whether there is a GPU.
+"""Shared by tests: the research material, GPUs, caches, working folders, how other packages run.
 
 REQUIRE_GPU=1 turns every skip of a test marked `gpu` into a failure: for machines that have one.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,64 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     import numba
 
     monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy.onnx, its card, and pictures: p0 to p3 it calls fake, plain not."""
+    import numpy as np
+    from PIL import Image
+    from toys import PATCH, SIZE, planted_detector, planted_frame
+
+    folder = tmp_path_factory.mktemp("planted")
+    planted_detector(folder, PATCH, SIZE).close()
+    for index in range(4):
+        Image.fromarray(planted_frame(PATCH, SIZE, index)).save(folder / f"p{index}.png")
+    plain = np.full((*SIZE, 3), 120, np.uint8)
+    Image.fromarray(plain).save(folder / "plain.png")
+    return folder
+
+
+@pytest.fixture
+def toy(toy_folder: Path, here: Path) -> Path:
+    """The same, copied into the working folder; the detector's path."""
+    for path in toy_folder.iterdir():
+        shutil.copy(path, here)
+    return here / "toy.onnx"
+
+
+@pytest.fixture
+def cascade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faces are found by the cascade, whatever this machine's user has."""
+    monkeypatch.delenv("WHYFAKE_FACE_MODEL", raising=False)
+    monkeypatch.delenv("WHYFAKE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-cache"))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def models_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In the working folder a models.py, imported afresh in each test."""
+    from torch_models import MODELS
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    Path("models.py").write_text(MODELS)
+    yield
+    sys.modules.pop("models", None)

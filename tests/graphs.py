@@ -189,3 +189,10 @@ def external(folder: Path, toy: Toy) -> Path:
     )
     path.with_suffix(".card.json").write_text(json.dumps(toy.card()))
     return path
+
+
+def put(toy: Toy, card: dict[str, Any] | None, name: str = "toy") -> None:
+    """Write the toy into the working folder, with a card beside it where there is one."""
+    onnx.save(toy.model(), f"{name}.onnx")
+    if card is not None:
+        Path(f"{name}.card.json").write_text(json.dumps(card))

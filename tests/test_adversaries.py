@@ -1,15 +1,13 @@
-"""Adversarial samples other than by plain NES: ball, budgets, boundary, keys, command line."""
+"""Adversarial samples other than by plain NES: ball and budgets, boundary, blocks, momentum."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 import test_nes
@@ -18,37 +16,15 @@ from games import pixels, play, random_frame, recorded
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from test_noise_floor import SIZE as HALF_SIZE
-from test_noise_floor import detector as half_detector
-from typer.testing import CliRunner
+from toys import BRIGHT, bright_detector, bright_picture
 
-import whyfake
-from whyfake import Detector, Explanation, Settings
-from whyfake.cli import app
-from whyfake.errors import OutputError, UsageError
-from whyfake.evaluation import make_plan
-from whyfake.explainers import (
-    ADVERSARIES,
-    AdversarialSample,
-    Bisect,
-    Hsic,
-    Nes,
-    Square,
-    SquareBisect,
-    SquareNes,
-    options,
-)
+from whyfake import Detector
+from whyfake.explainers import AdversarialSample, Bisect, Nes, Square, SquareBisect, SquareNes
 from whyfake.explainers.adversary import STRENGTHS, ball
 from whyfake.explainers.nes import antithetic_gradient, forward_gradient
-from whyfake.index import unfinished
-from whyfake.making import Maker
 from whyfake.perturbation import FloatArray, NoiseStep, render
-from whyfake.request import make_request
-from whyfake.results import Results
 from whyfake.runtime import drive
-from whyfake.settings import PRESETS
 
-BATCH = 16
 SMALL = Nes(pairs=6, steps=40, momentum=0.5)
 ATTACKS = {
     "nes, momentum": SMALL,
@@ -58,10 +34,6 @@ ATTACKS = {
     "square-bisect": SquareBisect(Square(queries=300), Bisect(cuts=3, rounds=2)),
     "square-nes": SquareNes(Square(queries=300), Bisect(cuts=4), SMALL, steps=3),
 }
-BRIGHT = np.zeros((3, *toys.SIZE), np.float32), 0.5
-"""Reads the patch's mean: bright is fake. Squares cannot undo a checkerboard of single pixels."""
-BRIGHT[0][:, toys.PATCH[0] : toys.PATCH[1], toys.PATCH[2] : toys.PATCH[3]] = 1
-BRIGHT[0][...] /= BRIGHT[0].sum()
 HEADS: dict[str, Callable[[Path], Detector]] = {
     "three classes": lambda folder: test_nes.three_classes(folder, BRIGHT),
     "sigmoid of fake": lambda folder: test_nes.one_logit(folder, "fake", BRIGHT),
@@ -72,23 +44,12 @@ HEADS: dict[str, Callable[[Path], Detector]] = {
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detector]:
     folder = tmp_path_factory.mktemp("bright")
-    with toys.linear_detector(
-        folder, BRIGHT[0], -BRIGHT[1], gain=60, engine_batch=BATCH
-    ) as detector:
+    with bright_detector(folder) as detector:
         yield detector
 
 
-def picture_of(seed: int = 0) -> Any:
-    """uint8 (h, w, 3): smooth noise, and in the patch a mean of 2/255 over what is real."""
-    rgb = toys.planted_frame(toys.PATCH, toys.SIZE, seed).astype(int)
-    top, bottom, left, right = toys.PATCH
-    patch = rgb[top:bottom, left:right]
-    patch += round(127.5 + 2 - patch.mean())
-    return rgb.clip(0, 255).astype(np.uint8)
-
-
 def frame_of(seed: int = 0) -> FloatArray:
-    return pixels(picture_of(seed))
+    return pixels(bright_picture(seed))
 
 
 def attacked(
@@ -376,60 +337,6 @@ def test_momentum_adds_up_gradients_of_equal_weight(planted: Detector) -> None:
     assert not np.array_equal(plain[3].center, batches[3].center)
 
 
-def test_forward_differences_ask_one_side_of_twice_as_many_directions(planted: Detector) -> None:
-    frame = frame_of()
-    mask = np.zeros(toys.SIZE, np.float32)
-    mask[: toys.SIZE[0] // 2] = 1
-    nes = Nes(pairs=7, steps=3, differences="forward")
-    _, batches = attacked(planted, frame, nes)
-    for batch in batches[:-1]:
-        assert batch.signs.tolist() == [0] + 14 * [1]
-        assert len(set(batch.offsets[1:])) == 14
-    batch = dataclasses.replace(batches[0], mask=mask)
-    scores = np.random.default_rng(2).normal(0, 1, 15)
-    noises = np.stack([batch.noise(row).astype(float) for row in range(1, 15)])
-    expected = np.einsum("n,nchw->chw", scores[1:] - scores[0], noises) / (14 * nes.sigma)
-    # float32 sums of fourteen terms of some hundreds
-    np.testing.assert_allclose(
-        forward_gradient(batch, scores), expected * mask, rtol=1e-5, atol=1e-3
-    )
-
-
-def test_forward_differences_find_the_analytic_gradient(tmp_path: Path) -> None:
-    """On a linear detector one side says what two say; the cosine is √(n/(n + d)), d = 60."""
-    weights = np.random.default_rng(3).normal(0, 1, (3, 6, 10)).astype(np.float32)
-    detector = toys.linear_detector(tmp_path, weights, 0.3, engine_batch=1024)
-    frame = np.random.default_rng(4).uniform(0.2, 0.8, (3, 6, 10)).astype(np.float32)
-    nes = Nes(pairs=2000, sigma=0.05, steps=1, differences="forward")
-    batch = next(nes.attack(frame, (0,), seed=1, rng=np.random.default_rng(5)))
-    log_probs = detector.ask(batch, frame).astype(float)
-    estimate = nes.gradient(batch, log_probs[:, 0] - log_probs[:, 1])
-    truth = -weights.sum(axis=0, keepdims=True)
-    assert (estimate * truth).sum() > 0.99 * np.linalg.norm(estimate) * np.linalg.norm(truth)
-    # a mean of n squares of normal numbers: standard error √(2/n) < 2.3 %
-    np.testing.assert_allclose((estimate * truth).sum() / (truth**2).sum(), 1, rtol=0, atol=0.1)
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("noise", ["luma", "rgb"])
-def test_a_gradient_step_is_alpha_in_the_root_mean_square(masked: bool, noise: Any) -> None:
-    nes = Nes(move="gradient", noise=noise)
-    mask = None
-    gradient = np.random.default_rng(1).normal(0, 40, (nes.channels, 6, 10)).astype(np.float32)
-    if masked:
-        mask = np.zeros((6, 10), np.float32)
-        mask[:2] = 1
-        gradient *= mask
-    step = nes.step(gradient, mask)
-    moving = step[:, :2] if masked else step
-    np.testing.assert_allclose(np.sqrt((moving**2).mean()), nes.alpha, rtol=1e-5)
-    np.testing.assert_allclose(step * gradient.max(), gradient * step.max(), rtol=1e-4)
-    assert (nes.step(np.zeros_like(gradient), mask) == 0).all()  # nothing known: nothing moved
-    assert np.array_equal(
-        Nes(noise=noise).step(gradient, mask), np.sign(gradient) * np.float32(1 / 255)
-    )
-
-
 def test_square_nes_takes_the_differences_and_steps_of_its_nes(planted: Detector) -> None:
     nes = Nes(pairs=6, differences="forward", move="gradient")
     attack = SquareNes(Square(queries=300), Bisect(cuts=4), nes, steps=2)
@@ -444,148 +351,3 @@ def test_square_nes_takes_the_differences_and_steps_of_its_nes(planted: Detector
     np.testing.assert_allclose(
         tried, np.clip(batch.center + nes.step(gradient, None), low, high), atol=1e-6
     )
-
-
-# --- settings, keys and what is written down
-
-
-def test_the_fast_preset_asks_a_sixth_of_the_papers_images_at_most() -> None:
-    fast, paper = (
-        1 + settings.attack().images() + settings.lime.images()
-        for settings in (PRESETS["fast"], PRESETS["paper"])
-    )
-    assert 6 * fast <= paper == 8482
-
-
-def test_what_is_new_is_left_out_of_keys_until_it_is_used() -> None:
-    """Pinned to what versions before wrote: ledgers and clips of theirs go on."""
-    old = {"sigma", "pairs", "alpha", "epsilon", "steps", "noise"}
-    assert set(options(Nes())) == old
-    assert set(options(Nes(cell=4))) == {*old, "cell"}
-    assert set(options(Nes(momentum=0.5))) == {*old, "momentum"}
-    assert set(options(Nes(differences="forward"))) == {*old, "differences"}
-    assert set(options(Nes(move="gradient"))) == {*old, "move"}
-    assert set(options(Square())) == {"epsilon", "queries", "share"}
-    assert options(Square(candidates=2))["candidates"] == 2
-    plain = Settings().plain()
-    assert set(plain) == {"nes", "lime", "shap", "sobol", "rise", "regions"}
-    changed = Settings(square=Square(queries=9), bisect=Bisect(2, 2))
-    assert Settings(hsic=Hsic(samples=9)).plain()["hsic"]["samples"] == 9
-    assert changed.plain() == plain  # what is not chosen makes no difference
-    chosen = dataclasses.replace(changed, adversary="square-bisect").plain()
-    assert chosen["square-bisect"]["square"]["queries"] == 9
-    assert chosen["square-bisect"]["bisect"] == {"cuts": 2, "rounds": 2}
-
-
-def test_another_adversary_never_shares_an_evaluations_keys() -> None:
-    digests, keys = set(), set()
-    for name in ADVERSARIES:
-        plan = make_plan("lime,lime-adv", settings=Settings(adversary=name))
-        digests.add(plan.digest)
-        keys.add(json.dumps(plan.explanation_settings("lime-adv")))
-        assert plan.explanation_settings("lime") == make_plan("lime").explanation_settings("lime")
-    assert len(digests) == len(keys) == len(ADVERSARIES) == 4
-    old = make_plan("lime-adv").explanation_settings("lime-adv")
-    assert set(old) == {"regions", "explainer", "nes"}
-
-
-def test_settings_files_choose_and_set_the_adversary() -> None:
-    changes = {
-        "adversary": "square-nes",
-        "square": {"candidates": 4},
-        "refine": {"steps": 1, "pairs": 7},
-        "nes": {"sigma": 0.01},
-        "bisect": {"rounds": 3},
-    }
-    settings = Settings().merge(changes, "test")
-    wanted = SquareNes(Square(candidates=4), Bisect(rounds=3), Nes(sigma=0.01, pairs=7), steps=1)
-    assert settings.attack() == wanted
-    assert wanted.images() == 1001 + 18 + 1 * (15 + 1 + 18)
-    for name in ADVERSARIES:
-        assert Settings(adversary=name).attack().name == name
-    with pytest.raises(UsageError, match="did you mean 'square'"):
-        Settings(adversary="sqare")
-    for wrong, message in (
-        ({"square": {"candidates": 0}}, "candidates must be 1 or more"),
-        ({"bisect": {"cuts": 0}}, "cuts must be 1 or more"),
-        ({"bisect": {"rounds": 0}}, "rounds must be 1 or more"),
-        ({"refine": {"steps": 0}}, "steps must be 1 or more"),
-        ({"nes": {"cell": 0}}, "cell must be 1 or more"),
-        ({"nes": {"momentum": 1.0}}, r"momentum must lie in \[0, 1\)"),
-        ({"nes": {"differences": "forwards"}}, "did you mean 'forward'"),
-        ({"nes": {"move": "signs"}}, "did you mean 'sign'"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            Settings().merge(wrong, "test")
-
-
-@pytest.mark.parametrize("name", ADVERSARIES)
-def test_an_explanation_says_what_made_its_sample(planted: Detector, name: str) -> None:
-    settings = Settings(adversary=name).with_budget(60)
-    picture = picture_of()
-    seen = planted.images_seen
-    made = list(whyfake.explain_many(planted, [picture], method="all", settings=settings))
-    assert planted.images_seen - seen == sum(e.images for e in made)
-    found = next(e for e in made if e.adversary is not None)
-    assert found.adversary is not None
-    assert found.adversary.method == name
-    assert found.adversary.flipped
-    assert found.settings[name] == options(settings.attack())
-    assert found.image_counts["adversary"] == found.adversary.images
-    folder = Path(whyfake.__file__).parent / "schema"
-    schema = json.loads((folder / "explanation.schema.json").read_text())
-    jsonschema.validate(found.to_dict(), schema)
-    data = found.to_dict()
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**data, "adversary": {**data["adversary"], "method": "x"}}, schema)
-
-
-def test_an_older_explanation_was_made_by_nes(planted: Detector, tmp_path: Path) -> None:
-    picture = picture_of()
-    made = whyfake.explain(planted, picture, settings=Settings().with_budget(60))
-    made.save(tmp_path / "e")
-    path = tmp_path / "e" / "explanation.json"
-    data = json.loads(path.read_text())
-    del data["adversary"]["method"]
-    path.write_text(json.dumps(data))
-    assert Explanation.load(tmp_path / "e") == made
-
-
-def test_resuming_with_another_adversary_is_refused(planted: Detector, tmp_path: Path) -> None:
-    from PIL import Image
-
-    source = str(tmp_path / "face.png")
-    Image.fromarray(picture_of()).save(source)
-    few = Settings(adversary="square").with_budget(60)
-    results = Results(tmp_path / "out")
-    results.save(whyfake.explain(planted, source, settings=few))
-    request = make_request("lime-adv", settings=few)
-    assert unfinished([source], request, planted, results) == []
-    other = make_request("lime-adv", settings=dataclasses.replace(few, adversary="nes"))
-    with pytest.raises(OutputError, match=r"adversary: .square., now .nes."):
-        unfinished([source], other, planted, results)
-
-
-def test_coarse_arithmetic_concerns_only_what_takes_differences() -> None:
-    with half_detector(np.float16) as coarse:
-        maker = Maker(random_frame(HALF_SIZE), coarse, 0)
-        for attack in (Square(), SquareBisect()):
-            chosen, trust = drive(maker.trusted(attack), coarse, maker.frame)
-            assert (chosen, trust) == (attack, 1.0)
-        assert coarse.images_seen == 0
-        nes, trust = drive(maker.trusted(Nes()), coarse, maker.frame)
-        refined, same = drive(maker.trusted(SquareNes()), coarse, maker.frame)
-        assert refined == SquareNes(nes=nes)
-        assert nes.sigma > Nes().sigma
-        assert trust == same < 1
-
-
-def test_the_command_line_names_what_it_does_not_know(tmp_path: Path) -> None:
-    from PIL import Image
-
-    source = tmp_path / "face.png"
-    Image.fromarray(picture_of()).save(source)
-    for command in (["explain", str(source)], ["evaluate", "x.csv"], ["video", "x.mp4"]):
-        found = CliRunner().invoke(app, [*command, "--adversary", "pgd"])
-        assert found.exit_code == 2
-        assert "unknown adversary 'pgd'" in found.output

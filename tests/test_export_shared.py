@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import whyfake
 from outside import SHARED
-from test_cli import whyfake
 
 from whyfake import Detector, explain, load_detector
 from whyfake.media import fit_to, load_picture

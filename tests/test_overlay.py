@@ -1,4 +1,4 @@
-"""The pictures: sizes, heat where it belongs, badges inside their regions, text that stays put."""
+"""The pictures: sizes, heat where it belongs, outlines, text that stays put."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from whyfake.explainers import is_signed
 from whyfake.explanation import Adversary, Explanation
 from whyfake.report import overlay, png_bytes, strip
-from whyfake.report.overlay import INK, MUTED, WARNING, _ends, _placed, _plain, heat_of, percent
+from whyfake.report.overlay import INK, MUTED, WARNING, _ends, _plain, heat_of, percent
 
 HEAD = 76
 """Height of the caption above the picture."""
@@ -201,53 +201,6 @@ def test_outline_runs_along_the_border_of_the_region() -> None:
     assert drawn[bottom - 4 : bottom + 4, middle].any()
     assert drawn[bottom // 2, left - 4 : left + 4].any()
     assert drawn[bottom // 2, right - 4 : right + 4].any()
-
-
-def concave() -> np.ndarray:
-    """A ring that is open to the right: its centre of mass lies in the hole."""
-    mask = np.zeros((120, 200), bool)
-    mask[10:110, 20:140] = True
-    mask[40:80, 50:] = False
-    return mask
-
-
-def test_place_in_a_concave_region() -> None:
-    mask = concave()
-    assert not mask[tuple(np.argwhere(mask).mean(axis=0).astype(int))]
-    x, y = _placed(mask, np.ones(mask.shape, np.float32), [], radius=10)
-    rows, columns = np.indices(mask.shape)
-    assert mask[np.hypot(rows - y, columns - x) <= 10].all()  # all of the badge is inside
-
-
-def test_place_is_near_the_heat() -> None:
-    mask, heat = concave(), np.zeros((120, 200), np.float32)
-    heat[85:110, 100:140] = 1
-    x, y = _placed(mask, heat, [], radius=10)
-    assert x > 90
-    assert y > 80
-
-
-def test_places_keep_clear_of_one_another_and_of_the_edge() -> None:
-    mask, spots = concave(), []
-    for _ in range(4):
-        spots.append(_placed(mask, np.ones(mask.shape, np.float32), spots, radius=10))
-    for i, (x, y) in enumerate(spots):
-        assert mask[y, x]
-        assert all(np.hypot(x - u, y - v) >= 20 for u, v in spots[:i])
-    corner = np.zeros((120, 200), bool)
-    corner[:30, -20:] = True
-    x, y = _placed(corner, np.ones(corner.shape, np.float32), [], radius=9)
-    assert corner[y, x]
-    assert 9 < x < 191
-    assert y > 9
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_place_is_inside_however_small_the_region(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    mask = rng.random((30, 41)) < 0.03
-    x, y = _placed(mask, rng.random(mask.shape).astype(np.float32), [(20, 15)], radius=12)
-    assert mask[y, x]
 
 
 def test_the_adversary_is_told(written: list[Any]) -> None:

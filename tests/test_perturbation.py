@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from batches import ROUNDING, grid_mix, noise_step, region_mix
 from games import random_frame, upsampling
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,48 +25,11 @@ from whyfake.perturbation import (
     render,
 )
 
-ROUNDING = 1e-6
-"""A few float32 operations on numbers near one: each is off by at most 6e-8."""
-
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 sizes = st.tuples(st.integers(1, 7), st.integers(1, 7)).filter(lambda size: size[0] != size[1])
 seeds = st.integers(0, 2**32 - 1)
 starts = st.integers(0, 7)
 stops = st.none() | st.integers(0, 7)
-
-
-def region_mix(
-    rng: np.random.Generator, count: int, size: tuple[int, int], regions: int = 4
-) -> RegionMix:
-    """Codes of all kinds: zeros, ones and between; labels that need not all occur."""
-    codes = rng.choice([0.0, 1.0, 0.25, rng.random()], (count, regions))
-    labels = rng.integers(0, regions, size)
-    return RegionMix(codes, labels, rng.random((3, *size), np.float32))
-
-
-def grid_mix(
-    rng: np.random.Generator, count: int, size: tuple[int, int], cells: int = 3
-) -> GridMix:
-    grids = rng.random((count, cells, cells)) if rng.random() < 0.5 else None
-    if grids is None:  # what RISE sends
-        grids = rng.integers(0, 2, (count, cells, cells), np.uint8)
-    shifts = rng.integers(0, [cell_size(cells, side) for side in size], (count, 2))
-    return GridMix(grids, shifts, rng.random((3, *size), np.float32))
-
-
-def noise_step(
-    rng: np.random.Generator, count: int, size: tuple[int, int], channels: int, masked: bool
-) -> NoiseStep:
-    length = channels * size[0] * size[1]
-    return NoiseStep(
-        center=rng.random((3, *size), np.float32),
-        table=rng.standard_normal(3 * length, np.float32),
-        offsets=rng.integers(0, 2 * length + 1, count),
-        signs=rng.integers(-1, 2, count),
-        sigma=0.1,
-        channels=channels,
-        mask=rng.integers(0, 2, size).astype(np.float32) if masked else None,
-    )
 
 
 def region_pixel(batch: RegionMix, frame: Any, n: int, c: int, y: int, x: int) -> float:

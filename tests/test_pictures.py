@@ -1,13 +1,11 @@
-"""Pictures of every kind come out as upright 8-bit RGB with the right values, or as one clear line.
+"""Pictures of every kind come out as upright 8-bit RGB with the right values.
 
 All are wider than high or higher than wide, with noise in them, so that a swap or flip shows.
 """
 
 from __future__ import annotations
 
-import struct
 import warnings
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,11 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import H, Rgb, W, load, noise
 from PIL import Image
 
 from whyfake.errors import PictureError
-from whyfake.media import Picture, fit_to, load_picture, picture_from_array
-
-Rgb = NDArray[np.uint8]
-H, W = 18, 26
-
-
-def noise(*shape: int, top: int = 256, dtype: Any = np.uint8) -> NDArray[Any]:
-    return np.random.default_rng(len(shape)).integers(0, top, shape, dtype=dtype)
+from whyfake.media import load_picture, picture_from_array
 
 
 def smooth(height: int = 48, width: int = 80) -> Rgb:
@@ -33,19 +25,6 @@ def smooth(height: int = 48, width: int = 80) -> Rgb:
     y, x = np.indices((height, width))
     planes = [40 + 2 * x, 60 + 3 * y, 200 - x - y]
     return np.stack(planes, axis=2).clip(0, 255).astype(np.uint8)
-
-
-def load(path: Path) -> Rgb:
-    """Read with every warning an error (pytest's setting), and check what always holds."""
-    picture = load_picture(path)
-    assert isinstance(picture, Picture)
-    assert picture.source == str(path)
-    assert picture.rgb.dtype == np.uint8
-    assert picture.rgb.ndim == 3
-    assert picture.rgb.shape[2] == 3
-    assert picture.rgb.flags.c_contiguous
-    assert picture.size == picture.rgb.shape[:2]
-    return picture.rgb
 
 
 def mode_of(path: Path) -> str:
@@ -262,124 +241,6 @@ def test_odd_metadata_do_not_spoil_a_good_picture(tmp_path: Path) -> None:
         assert sorted(loaded.ravel()) == sorted(rgb.ravel())
 
 
-# --- what is no picture
-
-
-def png(width: int, height: int, data: bytes = b"") -> bytes:
-    """An 8-bit RGB PNG of that size, whose pixels are `data`, compressed: there may be too few."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def refused(path: Path, *parts: str) -> None:
-    with pytest.raises(PictureError) as caught:
-        load_picture(path)
-    said = str(caught.value)
-    assert said.startswith(str(path))
-    assert "\n" not in said
-    for part in parts:
-        assert part in said
-
-
-def test_the_hand_made_png_is_one(tmp_path: Path) -> None:
-    rgb = noise(H, W, 3)
-    rows = b"".join(b"\0" + row.tobytes() for row in rgb)
-    (tmp_path / "a.png").write_bytes(png(W, H, rows))
-    np.testing.assert_array_equal(load(tmp_path / "a.png"), rgb)
-
-
-def test_missing_and_folder(tmp_path: Path) -> None:
-    refused(tmp_path / "none.png", "there is no such file")
-    refused(tmp_path, "is a folder, wanted a picture")
-    (tmp_path / "file").write_bytes(b"x")
-    refused(tmp_path / "file" / "none.png", "Not a directory")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"this is text\n" * 9, bytes(500), b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"<svg/>"],
-    ids=["empty", "text", "zeros", "PNG head", "JPEG head", "SVG"],
-)
-def test_what_is_no_picture(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.png").write_bytes(content)
-    refused(tmp_path / "a.png", "is not a picture that can be read")
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tif"])
-def test_truncated_pictures(tmp_path: Path, suffix: str) -> None:
-    """Half a picture is none: it is not filled up with grey."""
-    Image.fromarray(noise(64, 80, 3)).save(tmp_path / f"whole.{suffix}")
-    content = (tmp_path / f"whole.{suffix}").read_bytes()
-    path = tmp_path / f"a.{suffix}"
-    for keep in (len(content) // 2, len(content) * 9 // 10):
-        path.write_bytes(content[:keep])
-        refused(path)
-
-
-def test_a_damaged_png(tmp_path: Path) -> None:
-    Image.fromarray(noise(64, 80, 3)).save(tmp_path / "a.png")
-    content = bytearray((tmp_path / "a.png").read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    (tmp_path / "a.png").write_bytes(content)
-    refused(tmp_path / "a.png", "damaged or unreadable picture")
-
-
-def test_a_decoder_that_fails_in_its_own_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """AVIF raises RuntimeError, EXIF struct.error, others what they like: it stays one line."""
-    Image.fromarray(noise(H, W, 3)).save(tmp_path / "a.png")
-
-    def fail(*args: Any) -> None:
-        raise RuntimeError("colour planes\n  failed")
-
-    monkeypatch.setattr(Image.Image, "convert", fail)
-    refused(tmp_path / "a.png", "damaged or unreadable picture: colour planes failed")
-
-
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (15, 400), (400, 15)])
-def test_too_small(tmp_path: Path, width: int, height: int) -> None:
-    Image.fromarray(noise(height, width, 3)).save(tmp_path / "a.png")
-    refused(tmp_path / "a.png", f"is too small: {width}×{height} pixels, wanted 16 or more a side")
-
-
-@pytest.mark.parametrize(
-    ("width", "height", "message"),
-    [
-        (20_000, 20_000, "is too large: over 100,000,000 pixels"),
-        (9_000, 12_000, "is too large: 9000×12000 pixels, the limit is 100,000,000"),
-        (2_000_000, 60, "is too large: 2000000×60 pixels"),
-    ],
-)
-def test_too_large_is_refused_before_it_is_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, height: int, message: str
-) -> None:
-    (tmp_path / "a.png").write_bytes(png(width, height))
-
-    def decode(*args: Any) -> None:
-        pytest.fail("the pixels were decoded")
-
-    monkeypatch.setattr(Image.Image, "load", decode)
-    monkeypatch.setattr(Image.Image, "convert", decode)
-    refused(tmp_path / "a.png", message)
-
-
-def test_large_but_allowed_raises_no_warning(tmp_path: Path) -> None:
-    """Pillow warns from 89 million pixels on; ours is the limit that counts, then too few data."""
-    (tmp_path / "a.png").write_bytes(png(9_500, 10_000))
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        refused(tmp_path / "a.png", "damaged or unreadable picture")
-    assert not heard
-
-
 # --- arrays
 
 
@@ -403,67 +264,3 @@ def test_pictures_from_arrays() -> None:
 def test_arrays_that_are_no_pictures(array: NDArray[Any], message: str) -> None:
     with pytest.raises(PictureError, match=message):
         picture_from_array(array)
-
-
-# --- fitting to the detector's size
-
-
-def test_at_its_size_a_picture_is_unchanged() -> None:
-    rgb = noise(H, W, 3)
-    frame = fit_to(rgb, (H, W))
-    assert frame.dtype == np.float32
-    assert frame.shape == (3, H, W)
-    assert frame.flags.c_contiguous
-    np.testing.assert_array_equal(np.rint(frame * 255), rgb.transpose(2, 0, 1))
-    np.testing.assert_allclose(frame, rgb.transpose(2, 0, 1) / 255, rtol=1e-7)
-
-
-@pytest.mark.parametrize(("down", "across"), [(2, 2), (3, 2), (1, 4), (5, 1)])
-def test_shrinking_averages_blocks(down: int, across: int) -> None:
-    rgb = noise(H * down, W * across, 3)
-    blocks = rgb.reshape(H, down, W, across, 3).mean(axis=(1, 3))
-    frame = fit_to(rgb, (H, W))
-    assert frame.shape == (3, H, W)
-    # rounded to a level of 8 bits
-    assert np.abs(frame * 255 - blocks.transpose(2, 0, 1)).max() <= 0.5 + 1e-4
-
-
-@pytest.mark.parametrize("tall", [True, False])
-def test_shrinking_one_side_averages_though_the_other_grows(tall: bool) -> None:
-    """Stripes one pixel wide become their mean; picking every fourth would give black or white."""
-    stripes = np.zeros((4 * H, W // 2, 3), np.uint8)
-    stripes[::2] = 200
-    if not tall:
-        stripes = np.ascontiguousarray(stripes.transpose(1, 0, 2))
-    frame = fit_to(stripes, (H, W) if tall else (W, H))
-    assert frame.shape == ((3, H, W) if tall else (3, W, H))
-    np.testing.assert_allclose(frame * 255, 100, atol=1)
-
-
-@pytest.mark.parametrize(("height", "width"), [(H * 2, W), (H, W * 3), (H * 2, W * 3), (7, 90)])
-def test_height_and_width_are_not_swapped(height: int, width: int) -> None:
-    """Along each side a ramp stays a ramp, to a level: enlarging and shrinking keep the place."""
-    y, x = np.indices((64, 40))
-    rgb = np.stack([y * 3, x * 5, np.full_like(x, 90)], axis=2).astype(np.uint8)
-    frame = fit_to(rgb, (height, width)) * 255
-    rows = ((np.arange(height) + 0.5) * 64 / height - 0.5) * 3
-    columns = ((np.arange(width) + 0.5) * 40 / width - 0.5) * 5
-    inner_rows, inner_columns = slice(2, -2), slice(5, -5)
-    assert frame.shape == (3, height, width)
-    np.testing.assert_allclose(
-        frame[0, inner_rows, inner_columns].mean(axis=1), rows[inner_rows], atol=2
-    )
-    np.testing.assert_allclose(
-        frame[1, inner_rows, inner_columns].mean(axis=0), columns[inner_columns], atol=2
-    )
-    np.testing.assert_allclose(frame[2], 90, atol=1e-4)
-
-
-def test_enlarging_stays_in_range_and_keeps_flat_areas() -> None:
-    rgb = np.zeros((H, W, 3), np.uint8)
-    rgb[:, W // 2 :] = 255
-    frame = fit_to(rgb, (H * 3, W * 2))
-    assert frame.min() == 0
-    assert frame.max() == 1
-    assert (frame[:, :, : W - 4] == 0).all()
-    assert (frame[:, :, W + 4 :] == 1).all()

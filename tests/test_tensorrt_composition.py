@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_composition import KINDS, batch_of
-from test_perturbation import ROUNDING, region_mix
+from batches import KINDS, ROUNDING, batch_of, region_mix
 from test_tensorrt_engine import Machine
 from toys import planted_frame
 

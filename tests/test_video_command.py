@@ -19,9 +19,8 @@ import pytest
 
 pytest.importorskip("av")
 import toys
-from clips import write_clip
+from clips import without_seconds, write_clip
 from PIL import Image
-from test_video_run import without_seconds
 from typer.testing import CliRunner, Result
 
 from whyfake.cli import app

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,29 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clips import (
+    FAST,
+    away_and_back,
+    brightness_detector,
+    rows_of,
+    walking,
+    without_seconds,
+    write_clip,
+)
 
 pytest.importorskip("av")
-import toys
-from clips import brightness_detector, scene, walking, write_clip
 
 from whyfake import Detector, Explanation, explain_video
-from whyfake.errors import OutputError, UsageError, VideoError
-from whyfake.explainers import Lime, Nes, Rise
+from whyfake.errors import OutputError
+from whyfake.explainers import Lime
 from whyfake.settings import Settings
 from whyfake.video import FaceDone
 
-FAST = Settings(
-    nes=Nes(pairs=16, alpha=4 / 255), lime=Lime(samples=40), rise=Rise(masks=40), regions="grid:6"
-)
-SECONDS = re.compile(r'"seconds": [0-9.e+-]+')
-
-
-@pytest.fixture(autouse=True)
-def cascade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faces are found by the cascade, whatever this machine's user has."""
-    monkeypatch.delenv("WHYFAKE_FACE_MODEL", raising=False)
-    monkeypatch.delenv("WHYFAKE_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-cache"))
+pytestmark = pytest.mark.usefixtures("cascade")
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +40,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detector]:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A face that walks, is away from 0.8 s to 1.6 s, and walks on: 60 frames at 25 a second."""
-    frames = walking(60)
-    for index in range(20, 40):
-        frames[index] = scene([])
-    return write_clip(tmp_path_factory.mktemp("clip") / "walk.mp4", frames)
+    return write_clip(tmp_path_factory.mktemp("clip") / "walk.mp4", away_and_back())
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +66,6 @@ def whole(
     folder = tmp_path_factory.mktemp("whole") / "out"
     explain_video(detector, clip, folder, **how)
     return folder
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "frames.jsonl").read_text().splitlines()]
-
-
-def without_seconds(folder: Path) -> str:
-    return SECONDS.sub('"seconds": 0', (folder / "frames.jsonl").read_text())
 
 
 def test_a_clip_becomes_a_folder(detector: Detector, clip: Path, tmp_path: Path) -> None:
@@ -316,61 +299,6 @@ def test_faces_that_are_called_real(clip: Path, how: dict[str, Any], tmp_path: P
             assert row["methods"]["lime-adv"]["flipped"] is None
 
 
-def test_two_faces_that_cross(detector: Detector, tmp_path: Path) -> None:
-    """Two tracks for two people, from the first frame to the last, and a line for each."""
-    frames = [
-        scene([(4 + 2 * index, 40, False), (140 - 2 * index, 40, True)]) for index in range(68)
-    ]
-    path = write_clip(tmp_path / "cross.mp4", frames)
-    result = explain_video(
-        detector, path, tmp_path / "out", every=4, settings=FAST, explain="top:3"
-    )
-    tracks: dict[int, list[dict[str, Any]]] = {}
-    for row in rows_of(result.folder):
-        if row["track"]:
-            tracks.setdefault(row["track"], []).append(row)
-    first, last = ([row["box"][0] for row in rows] for rows in list(tracks.values())[:2])
-    assert len(tracks) == 2
-    assert {first[0] < first[-1], last[0] < last[-1]} == {True, False}
-    assert min(len(rows) for rows in tracks.values()) >= 8
-
-
-def test_a_clip_without_any_face(detector: Detector, tmp_path: Path) -> None:
-    """A page that says so, exit without error, nothing asked."""
-    path = write_clip(tmp_path / "empty.mp4", [scene([])] * 12)
-    before = detector.images_seen
-    result = explain_video(detector, path, tmp_path / "out", every=4, settings=FAST)
-    assert detector.images_seen == before
-    assert result.summary["faces"] == 0
-    assert any("no face was found" in note for note in result.summary["notes"])
-    assert "No face was found in empty.mp4" in (result.folder / "report.html").read_text()
-    assert (result.folder / "overlay.webm").is_file()
-
-
-def test_one_frame_is_a_clip(detector: Detector, tmp_path: Path) -> None:
-    path = write_clip(tmp_path / "one.mp4", [scene([(60, 40, False)])])
-    result = explain_video(detector, path, tmp_path / "out", settings=FAST, explain="all")
-    assert result.summary["explained"] == 1
-
-
-def test_ready_crops_are_explained_as_whyfake_explain_does(tmp_path: Path) -> None:
-    """`--no-face`: the frame is the crop. The planted patch is the best region of every frame."""
-    frames = [toys.planted_frame(toys.PATCH, toys.SIZE, seed) for seed in (1, 1, 2)]
-    path = write_clip(tmp_path / "crops.mp4", frames)
-    with toys.planted_detector(tmp_path / "toy", toys.PATCH, toys.SIZE) as planted:
-        result = explain_video(
-            planted, path, tmp_path / "out", frames=3, no_face=True, explain="all",
-            settings=Settings(lime=Lime(samples=200), regions="grid:8"),
-        )  # fmt: skip
-    rows = rows_of(result.folder)
-    assert [row["crop"]["width"] for row in rows] == [64] * 3
-    top, bottom, left, right = toys.PATCH
-    for row in rows:
-        x0, y0, x1, y1 = row["methods"]["lime-adv"]["top_regions"][0]["box"]
-        assert left <= x0 < x1 <= right
-        assert top <= y0 < y1 <= bottom
-
-
 def test_given_boxes_are_where_the_crops_are(
     detector: Detector, clip: Path, how: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
@@ -378,20 +306,6 @@ def test_given_boxes_are_where_the_crops_are(
     again = {**how, "boxes": whole / "frames.jsonl"}
     second = explain_video(detector, clip, tmp_path / "out", **again)
     assert without_seconds(whole) == without_seconds(second.folder)
-
-
-def test_a_box_outside_the_frame_is_an_error(
-    detector: Detector, clip: Path, tmp_path: Path
-) -> None:
-    boxes = tmp_path / "boxes.json"
-    boxes.write_text('{"10": [[500, 20, 40, 40]]}')
-    with pytest.raises(VideoError, match=r"frame 10: the face box .* lies outside the frame"):
-        explain_video(detector, clip, tmp_path / "out", every=10, settings=FAST, boxes=boxes)
-
-
-def test_aligning_needs_landmarks(detector: Detector, clip: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--align needs eyes, and cascade gives none"):
-        explain_video(detector, clip, tmp_path / "out", every=10, settings=FAST, align=True)
 
 
 def test_a_face_that_fails_is_named_and_the_rest_goes_on(

@@ -137,6 +137,26 @@ SCENES: list[tuple[tuple[int, int], Patch]] = [
 """Frame sizes, wide, tall and square, each with the patch that is planted there."""
 
 
+BRIGHT = np.zeros((3, *SIZE), np.float32), 0.5
+"""Reads the patch's mean: bright is fake. Squares cannot undo a checkerboard of single pixels."""
+BRIGHT[0][:, PATCH[0] : PATCH[1], PATCH[2] : PATCH[3]] = 1
+BRIGHT[0][...] /= BRIGHT[0].sum()
+
+
+def bright_detector(folder: Path) -> Detector:
+    """Calls fake where the patch's mean is over a half; in batches of 16."""
+    return linear_detector(folder, BRIGHT[0], -BRIGHT[1], gain=60, engine_batch=16)
+
+
+def bright_picture(seed: int = 0) -> NDArray[np.uint8]:
+    """uint8 (h, w, 3): smooth noise, and in the patch a mean of 2/255 over what is real."""
+    rgb = planted_frame(PATCH, SIZE, seed).astype(int)
+    top, bottom, left, right = PATCH
+    patch = rgb[top:bottom, left:right]
+    patch += round(127.5 + 2 - patch.mean())
+    return rgb.clip(0, 255).astype(np.uint8)
+
+
 def conv_detector(folder: Path, size: tuple[int, int] = (32, 48), seed: int = 0) -> Detector:
     """A small random convolutional net: smooth, interacting, no closed form; [real, fake]."""
     rng = np.random.default_rng(seed)

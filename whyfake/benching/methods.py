@@ -22,6 +22,8 @@ from .memory import forget_peak, peak_mb
 
 MANY = 32
 """Frames in flight where there are many."""
+_SHARE = 256
+"""Images of each of many frames at the least, where its method's budget is not smaller."""
 _SIDE = 256
 
 Step = Callable[[str, int, int], None]
@@ -47,14 +49,17 @@ class Shortened:
             raise UsageError(f"repeats must be 1 or more, got {self.repeats}")
 
     def settings(self, frames: int) -> Settings:
-        """Settings that ask about as much of `frames` frames together as of one."""
+        """Settings for each of `frames` frames: of many, a share of one's images, but not so few
+        that what every frame costs anyhow (its superpixels) is most of what is measured.
+        """
         plain = Settings()
         nes = plain.nes
         if self.images is not None:
             plain = plain.with_budget(self.images)
             nes = _shorter(nes, self.images)
         if frames > 1:
-            share = max(32, plain.rise.images() // frames)
+            most = plain.rise.images()
+            share = max(most // frames, min(_SHARE, most))
             least = min(4 * (plain.sobol.grid**2 + 2), plain.sobol.images())  # or it asks nothing
             plain = plain.with_budget(share)
             sobol = plain.sobol.with_budget(max(share, least))

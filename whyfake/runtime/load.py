@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..card import DetectorCard, find_card, read_card
@@ -63,37 +64,31 @@ def load_detector(
             f"--device tensorrt runs engines, and {model} is none: whyfake build {model} --out "
             f"{Path(model).stem}.engine; or use --device ort-tensorrt"
         )
-    path = model_file(model)
-    graph, info = load_graph(path)
-    if isinstance(card, DetectorCard):
-        card = _checked(card)
-    else:
-        card, _ = find_card(path, info.metadata, card)
-    port = fit(info, card, str(model))
-    content, stripped = pixels_to_scores(graph, card, port)
+    read = _read(model, card)
+    card = read.card
     size = (card.input.height, card.input.width)
 
     def open_engine(layout: Layout | None) -> Engine:
         opened = OnnxRuntimeEngine(
-            content,
+            read.content,
             device=device,
             threads=threads,
-            batch=batch or port.batch,
+            batch=batch or read.batch,
             size=size,
             name=str(model),
             layout=layout,
         )
-        if info.precision != "fp32":
-            opened.precision = info.precision
+        if read.precision != "fp32":
+            opened.precision = read.precision
         return opened
 
     engine = open_engine(layout)
-    key = machine_key(hashlib.sha256(content).hexdigest(), engine, threads)
+    key = machine_key(hashlib.sha256(read.content).hexdigest(), engine, threads)
     how = "rule" if layout is None and batch is None else "asked"
     found = Found(layout_of(engine), how, key=key)
     if tune and how == "rule":
         engine, found = settle(engine, open_engine, key, size, planned)
-    detector = Detector(engine, card, sha256=info.sha256, stripped=stripped, compose=compose)
+    detector = Detector(engine, card, sha256=read.sha256, stripped=read.stripped, compose=compose)
     detector.layout = found
 
     def reopen(layout: Layout) -> Engine:  # from the file: the graph is not kept for it
@@ -103,6 +98,31 @@ def load_detector(
 
     detector.reopen = reopen if tune else None
     return detector
+
+
+@dataclass(frozen=True)
+class _Onnx:
+    """What an ONNX file says: its graph from pixels to scores, its card, what is built into it."""
+
+    content: bytes
+    card: DetectorCard
+    stripped: bool
+    batch: int | None
+    precision: str
+    sha256: str
+
+
+def _read(model: str | Path, given: str | Path | DetectorCard | None) -> _Onnx:
+    """Read a detector's file, and hold its card against its graph."""
+    path = model_file(model)
+    graph, info = load_graph(path)
+    if isinstance(given, DetectorCard):
+        card = _checked(given)
+    else:
+        card, _ = find_card(path, info.metadata, given)
+    port = fit(info, card, str(model))
+    content, stripped = pixels_to_scores(graph, card, port)
+    return _Onnx(content, card, stripped, port.batch, info.precision, info.sha256)
 
 
 def _checked(card: DetectorCard) -> DetectorCard:
