@@ -105,7 +105,7 @@ def test_forward_differences_are_judged_as_what_they_are() -> None:
     assert half.images_seen == (2 + doublings) * 81
     assert believed >= TRUSTED
     directions = Directions(SIZE, 1, 0, np.random.default_rng(7))
-    batch = chosen.asked(directions, frame(), None)
+    batch = chosen.asked(directions, frame(), chosen.pairs, None)
     sides = [real_margin(each.ask(batch, frame()), (0,)) for each in (half, exact)]
     really = np.corrcoef(*(margins[1:] - margins[0] for margins in sides))[0, 1]
     assert abs(really - believed) < 0.05

@@ -75,12 +75,12 @@ class Nes:
         return 1 if self.noise == "luma" else 3
 
     def asked(
-        self, directions: Directions, center: FloatArray, mask: FloatArray | None
+        self, directions: Directions, center: FloatArray, pairs: int, mask: FloatArray | None
     ) -> NoiseStep:
         """A step's batch of 2·pairs + 1 images around `center` (3, h, w), the centre first."""
         if self.differences == "forward":
-            return directions.one_sided(center, 2 * self.pairs, self.sigma, mask)
-        return directions.batch(center, self.pairs, self.sigma, mask)
+            return directions.one_sided(center, 2 * pairs, self.sigma, mask)
+        return directions.batch(center, pairs, self.sigma, mask)
 
     def gradient(self, batch: NoiseStep, margins: NDArray[np.float64]) -> FloatArray:
         """The estimate (channels, h, w) from a step's batch and its margins (2·pairs + 1,)."""
@@ -134,10 +134,7 @@ class Nes:
                 image, kept, flipped = tried[best], log_probs[best], bool(margins[best] > 0)
         while not flipped:
             last = step == self.steps
-            if last:
-                batch = directions.batch(image, 0, self.sigma, mask)
-            else:
-                batch = self.asked(directions, image, mask)
+            batch = self.asked(directions, image, 0 if last else self.pairs, mask)
             log_probs = yield batch
             margins = real_margin(log_probs, real)
             asked += len(batch)

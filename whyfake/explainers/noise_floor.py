@@ -58,7 +58,7 @@ def trusted_nes(
     EngineError where none reaches LEAST: no step is drawn from noise.
     """
     directions = Directions(frame.shape[1:], nes.channels, seed, rng, nes.cell)
-    batch = nes.asked(directions, frame, None)
+    batch = nes.asked(directions, frame, nes.pairs, None)
     half = yield from _differences(batch, nes.sigma / 2, real)
     sigma, best = nes.sigma, (0.0, nes.sigma)
     while sigma <= max(nes.epsilon, nes.sigma):

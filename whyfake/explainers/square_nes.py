@@ -66,7 +66,7 @@ class SquareNes:
         low, high = ball(frame, min(nes.epsilon, self.square.epsilon))
         directions = Directions(frame.shape[1:], nes.channels, seed, rng, nes.cell)
         for _ in range(self.steps):
-            batch = nes.asked(directions, sample.image, mask)
+            batch = nes.asked(directions, sample.image, nes.pairs, mask)
             answer = yield batch
             margins = real_margin(answer, real)
             gradient = nes.gradient(batch, margins)
