@@ -69,9 +69,8 @@ BUDGETS: dict[str, list[int]] = {
 FINALISTS: dict[str, list[dict[str, Any]]] = {
     "lime": [{"design": "hadamard", "samples": n} for n in (128, 192, 224)],
     "shap": [{"contexts": "paired", "pairs": 2, "nodes_per_round": 4, "samples": 448}],
-    "sobol": [{"scramble": True, "design": 6}, {"scramble": True, "steps": "half", "design": 6}],
+    "sobol": [{"scramble": True, "steps": "half", "design": 6}],
     "rise": [
-        {"sampling": "paired", "masks": 960},
         {"sampling": "stratified", "adjusted": True, "masks": 500},
         {"sampling": "stratified", "adjusted": True, "masks": 1000},
     ],
