@@ -4,8 +4,8 @@ The mean score of the masks that show a pixel is mostly what a linear model of t
 and of a model g that is linear in the mask that mean is known in closed form, over all masks that
 could be drawn. So g is fitted to the answers, and only what it leaves over, f − g, is averaged over
 the masks that were asked (the regression estimator of survey sampling; Särndal, Swensson and
-Wretman 1992, ch. 6). Its spread is that of f − g instead of f. It tends to the same saliency
-whatever g is: a bad model costs nothing but the gain.
+Wretman 1992, ch. 6). The spread is that of f − g instead of f. It tends to the same saliency
+whatever g is: the model decides only how much is gained.
 """
 
 from __future__ import annotations
