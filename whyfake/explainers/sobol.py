@@ -161,7 +161,8 @@ def half_steps(a: NDArray[np.float32]) -> NDArray[np.float32]:
     it would miss a score that repeats itself after half a cell's range. Squares (a − b)² of few
     independent rows differ by luck from cell to cell, which these do not.
     """
-    return (a + np.float32(0.5)) % np.float32(1)
+    moved: NDArray[np.float32] = (a + np.float32(0.5)) % np.float32(1)
+    return moved
 
 
 def jansen_rows(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
