@@ -75,7 +75,7 @@ FINALISTS: dict[str, list[dict[str, Any]]] = {
         {"sampling": "stratified", "adjusted": True, "masks": 1000},
     ],
 }
-"""What `--preset fast` asks, and less of LIME; `--finalists` asks about them alone."""
+"""What `--preset fast` asks, and less of LIME and RISE; `--finalists` asks about them alone."""
 CONFIDENCE = 0.9
 Setting = tuple[str, dict[str, Any], int]
 """A method, what differs from the paper's preset, and a seed."""
