@@ -69,10 +69,13 @@ BUDGETS: dict[str, list[int]] = {
 FINALISTS: dict[str, list[dict[str, Any]]] = {
     "lime": [{"design": "hadamard", "samples": n} for n in (128, 192, 224)],
     "shap": [{"contexts": "paired", "pairs": 2, "nodes_per_round": 4, "samples": 448}],
-    "sobol": [{"scramble": True, "design": 6}],
-    "rise": [{"sampling": "paired", "masks": 960}],
+    "sobol": [{"scramble": True, "steps": "half", "design": 6}],
+    "rise": [
+        {"sampling": "stratified", "adjusted": True, "masks": 500},
+        {"sampling": "stratified", "adjusted": True, "masks": 1000},
+    ],
 }
-"""What `--preset fast` asks, and less of LIME; `--finalists` asks about them alone."""
+"""What `--preset fast` asks, and less of LIME and RISE; `--finalists` asks about them alone."""
 CONFIDENCE = 0.9
 Setting = tuple[str, dict[str, Any], int]
 """A method, what differs from the paper's preset, and a seed."""

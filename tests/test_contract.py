@@ -31,8 +31,8 @@ DESIGNED = QUICK.merge(
     {
         "lime": {"design": "hadamard"},
         "shap": {"contexts": "paired", "pairs": 2, "nodes_per_round": 4},
-        "sobol": {"scramble": True},
-        "rise": {"sampling": "stratified"},
+        "sobol": {"scramble": True, "steps": "half"},
+        "rise": {"sampling": "stratified", "adjusted": True},
     },
     "test",
 )

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from whyfake.errors import UsageError
 from whyfake.explainers import Sobol
 from whyfake.explainers.regions import grid
-from whyfake.explainers.sobol import base_designs, jansen_rows, jansen_total_order
+from whyfake.explainers.sobol import (
+    HALF_STEPS,
+    base_designs,
+    half_steps,
+    jansen_rows,
+    jansen_total_order,
+)
 from whyfake.runtime.scheduler import drive
 
 
@@ -106,6 +112,65 @@ def test_total_order_indices_are_the_analytic_ones(function: Any, truth: Any, dr
     np.testing.assert_allclose(indices, truth, rtol=0, atol=0.005 if drawn == "sobol" else 0.055)
 
 
+def product(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Π (1 + wᵢ(2xᵢ − 1)): affine in each input, with interactions of every order."""
+    return np.asarray((1 + PRODUCT_WEIGHTS * (2 * x - 1)).prod(axis=1))
+
+
+PRODUCT_WEIGHTS = np.array([0.9, -0.7, 0.5, 0.2])
+
+
+def product_total() -> NDArray[np.float64]:
+    """As for the g-function, with Vᵢ = wᵢ²/3."""
+    v = PRODUCT_WEIGHTS**2 / 3
+    whole = (1 + v).prod()
+    return np.asarray(v / (1 + v) * whole / (whole - 1))
+
+
+def test_half_steps_are_half_the_range_and_as_uniform() -> None:
+    a, _ = base_designs(5, 64, np.random.default_rng(0))
+    b = half_steps(a)
+    assert b.dtype == np.float32
+    np.testing.assert_allclose(np.abs(a.astype(np.float64) - b), 0.5, rtol=0, atol=1e-7)
+    assert ((b > a).mean(axis=0) == 0.5).all()  # 64 rows of the sequence, in halves of the range
+
+
+def test_half_steps_give_the_total_order_index_where_each_input_is_affine() -> None:
+    a, _ = base_designs(4, 4096, np.random.default_rng(0))
+    rows = jansen_rows(a, half_steps(a)).astype(np.float64)
+    indices = HALF_STEPS * jansen_total_order(product(rows), 4096)
+    # as for the quasi-random designs above
+    np.testing.assert_allclose(indices, product_total(), rtol=0, atol=0.005)
+    # a wave of one odd frequency has 4/3 of its index, of one even frequency none
+    for frequency, expected in ((1, 4 / 3), (2, 0.0), (3, 4 / 3)):
+        wave = np.cos(2 * np.pi * frequency * rows[:, 0])
+        found = HALF_STEPS * jansen_total_order(wave, 4096)
+        np.testing.assert_allclose(found, [expected, 0, 0, 0], rtol=0, atol=1e-3)
+
+
+def test_half_steps_vary_less_and_cost_the_same() -> None:
+    """Six rows of a score with interactions: the spread of the indices' logarithms over seeds."""
+    size, spread = (16, 24), {}
+    slopes = np.linspace(0.3, 1, 16)
+
+    def game(batch: Any) -> NDArray[np.float64]:
+        x = batch.codes.astype(np.float64) - 0.5
+        return np.asarray(x @ slopes + x[:, 0] * x[:, 1])
+
+    for steps in ("free", "half"):
+        sobol = Sobol(grid=4, design=6, scramble=True, steps=steps, score="log_odds")  # type: ignore[arg-type]
+        found = []
+        for seed in range(20):
+            place = scene(size, seed=seed)
+            result, images = play(sobol.explain(random_frame(size), FAKE, place), game)
+            assert images == sobol.images() == 6 * 17
+            found.append(np.log(result.heatmap[::4, ::6].ravel()))
+        logs = np.stack(found)
+        # the variance of six scores is in all of them, and moves no rank
+        spread[steps] = (logs - logs.mean(axis=1, keepdims=True)).std(axis=0).mean()
+    assert spread["half"] < 0.2 * spread["free"]
+
+
 def test_jansen_equals_its_formula_input_by_input() -> None:
     rng = np.random.default_rng(1)
     count, inputs = 16, 5
@@ -194,6 +259,7 @@ def test_budgets_give_the_largest_design_that_fits() -> None:
     [
         ({"grid": 0}, "SOBOL: grid must lie in 1 … 100, got 0"),
         ({"design": 1}, "SOBOL: design must be 2 or more, got 1"),
+        ({"steps": "halve"}, "SOBOL: unknown steps 'halve': did you mean 'half'?"),
         ({"score": "log_ods"}, "SOBOL: unknown score 'log_ods': did you mean 'log_odds'?"),
     ],
 )

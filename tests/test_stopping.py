@@ -129,6 +129,7 @@ def test_what_cannot_be_sure_spends_the_budget_and_says_so(name: str) -> None:
         Lime(samples=200, score="log_odds", design="paired"),
         Rise(masks=200, grid=4, score="log_odds"),
         Rise(masks=200, grid=4, score="log_odds", sampling="paired"),
+        Rise(masks=200, grid=4, score="log_odds", sampling="paired", adjusted=True),
     ],
 )
 def test_influences_give_the_spread_over_seeds(

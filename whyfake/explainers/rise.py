@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..perturbation import FloatArray, GridMix, bilinear_matrix, cell_size
+from .adjustment import Adjustment
 from .base import (
     CHUNK,
     LATER,
@@ -41,8 +42,10 @@ class Rise:
     `random`, mask by mask; `paired`, each with its complement under the same shift; `stratified`,
     pairs in blocks in which every cell and every two cells are seen equally often, and shifts lie
     evenly. Each mask alone is distributed as a random one, so the expectation is the same; for p
-    other than ½ a cell's complement is visible where u > 1 − p, with u < p for the cell. Costs
-    `masks` images, or less: see `stopping` for confidence, top, least.
+    other than ½ a cell's complement is visible where u > 1 − p, with u < p for the cell. adjusted:
+    average over the masks only what a linear model of the score leaves over, see `adjustment`; the
+    expectation is the same but for terms of order 1/masks, the spread smaller. It keeps up to 2 kB
+    a mask. Costs `masks` images, or less: see `stopping` for confidence, top, least.
     """
 
     masks: int = 4000
@@ -51,6 +54,7 @@ class Rise:
     debiased: bool = False
     score: Score = "probability"
     sampling: Sampling = field(default="random", metadata=LATER)
+    adjusted: bool = field(default=False, metadata=LATER)
     confidence: float = field(default=0.0, metadata=LATER)
     top: int = field(default=3, metadata=LATER)
     least: int = field(default=128, metadata=LATER)
@@ -78,29 +82,20 @@ class Rise:
     def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:
         """A coroutine: the saliency of each pixel."""
         height, width = frame.shape[1:]
-        weighted = MaskSum(self.grid, height, width)
-        plain = MaskSum(self.grid, height, width)
+        answers = _Answers(self, height, width)
         watch = Watch(self, self.masks, scene.rng)
         seen = RegionShares(self.grid, scene.regions) if watch.looks else None
-        kept: list[NDArray[np.float64]] = []
-        total, asked = 0.0, 0
         parts = pieces(self.masks, watch.looks)
         blocks = self._masks((height, width), scene.rng)
         drawn = regroup(blocks, [stop - start for start, stop in parts])
         for (_, asked), (visible, shifts) in zip(parts, drawn, strict=True):
             batch = GridMix(visible, shifts, scene.baseline)
-            scores = target.score((yield batch), self.score)
-            weighted.add(batch, scores)
-            plain.add(batch, np.ones(len(batch)))
-            total += float(scores.sum())
+            answers.add(batch, target.score((yield batch), self.score))
             if seen is not None:
                 seen.add(batch)
-                kept.append(scores)
-                if watch.due(asked) and watch.enough(self._measured(weighted, plain, seen, kept)):
+                if watch.due(asked) and watch.enough(self._measured(answers, seen)):
                     break
-        # a pixel that no mask ever showed says nothing: it gets the mean score
-        mean = total / asked
-        saliency = _ratio(weighted, plain, mean)
+        saliency, mean, _ = answers.saliency()
         heat = (saliency - mean if self.debiased else saliency).astype(np.float32)
         return Attribution(heat, confidence=watch.confidence)
 
@@ -128,13 +123,10 @@ class Rise:
             shifts = np.repeat((evenly * cells).astype(np.intp), 2, axis=0)
             yield pairs.reshape(-1, *form).view(np.uint8), shifts
 
-    def _measured(
-        self, weighted: MaskSum, plain: MaskSum, seen: RegionShares, kept: list[NDArray[np.float64]]
-    ) -> Measured:
+    def _measured(self, answers: _Answers, seen: RegionShares) -> Measured:
         """Mean heat of the regions, how each mask (or pair) moves it, degrees of freedom."""
-        scores = np.concatenate(kept)
-        mean = float(scores.mean())
-        heat = region_means(_ratio(weighted, plain, mean).astype(np.float32), seen.regions)
+        saliency, _, scores = answers.saliency()
+        heat = region_means(saliency.astype(np.float32), seen.regions)
         shares = seen.shares()
         # of Σ score·share / Σ share, the linear part: as the region's pixels are seen together
         ratios = scores @ shares / shares.sum(axis=0)
@@ -142,6 +134,54 @@ class Rise:
         if self.sampling != "random":
             moves = np.add.reduceat(moves, range(0, len(moves), 2))
         return heat, moves, len(moves) - 1
+
+
+class _Answers:
+    """What was answered so far, and the saliency that follows."""
+
+    def __init__(self, rise: Rise, height: int, width: int) -> None:
+        size = rise.grid, height, width
+        self._shown, self._weighted = MaskSum(*size), MaskSum(*size)
+        self._model: Adjustment | None = None
+        if rise.adjusted:
+            self._model = Adjustment(rise.grid, rise.p, height, width, rise.sampling != "random")
+        self._keeps = rise.adjusted or rise.confidence > 0
+        self._batches: list[GridMix] = []
+        self._scores: list[NDArray[np.float64]] = []
+        self._total, self._count = 0.0, 0
+        self._size = size
+
+    def add(self, batch: GridMix, scores: NDArray[np.float64]) -> None:
+        """Take in the scores (N,) of a batch."""
+        self._shown.add(batch, np.ones(len(batch)))
+        self._total += float(scores.sum())
+        self._count += len(batch)
+        if self._keeps:
+            self._scores.append(scores)
+        if self._model is None:
+            self._weighted.add(batch, scores)
+        else:
+            self._model.add(batch)
+            self._batches.append(batch)
+
+    def saliency(self) -> tuple[NDArray[np.float64], float, NDArray[np.float64]]:
+        """The saliency (h, w), the mean score, and what was averaged over the masks (N,).
+
+        That is the scores (empty where they are not kept), or what the model leaves of them, as
+        large as it would be for masks that it was not fitted to.
+        """
+        scores = np.concatenate([np.empty(0), *self._scores])
+        if self._model is None:
+            mean = self._total / self._count
+            # a pixel that no mask ever showed says nothing: it gets the mean score
+            return _ratio(self._weighted, self._shown, mean), mean, scores
+        fit = self._model.fit(scores)
+        left, start = MaskSum(*self._size), 0
+        for batch in self._batches:
+            left.add(batch, fit.residuals[start : start + len(batch)])
+            start += len(batch)
+        saliency = fit.saliency + _ratio(left, self._shown, 0.0)
+        return saliency, fit.mean, fit.residuals / np.sqrt(fit.unused)
 
 
 def _ratio(weighted: MaskSum, plain: MaskSum, otherwise: float) -> NDArray[np.float64]:
