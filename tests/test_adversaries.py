@@ -20,14 +20,15 @@ from toys import BRIGHT, bright_detector, bright_picture
 
 from whyfake import Detector
 from whyfake.explainers import AdversarialSample, Bisect, Nes, Square, SquareBisect, SquareNes
-from whyfake.explainers.adversary import STRENGTHS
-from whyfake.explainers.nes import antithetic_gradient
+from whyfake.explainers.adversary import STRENGTHS, ball
+from whyfake.explainers.nes import antithetic_gradient, forward_gradient
 from whyfake.perturbation import FloatArray, NoiseStep, render
 from whyfake.runtime import drive
 
 SMALL = Nes(pairs=6, steps=40, momentum=0.5)
 ATTACKS = {
     "nes, momentum": SMALL,
+    "nes, forward": Nes(pairs=6, steps=40, differences="forward", move="gradient"),
     "square": Square(queries=300),
     "square, 5 candidates": Square(queries=300, candidates=5),
     "square-bisect": SquareBisect(Square(queries=300), Bisect(cuts=3, rounds=2)),
@@ -113,7 +114,7 @@ def test_only_the_mask_moves_and_real_frames_stay(planted: Detector, name: str) 
     assert (sample.flipped, sample.steps, sample.linf) == (False, 0, 0.0)
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "nes, momentum"])
+@pytest.mark.parametrize("name", [name for name in ATTACKS if not name.startswith("nes")])
 def test_a_neighbours_perturbation_is_tried_first(planted: Detector, name: str) -> None:
     """One that flips is the sample in its first batch; the weakest strength of it that does."""
     attack = ATTACKS[name]
@@ -334,3 +335,19 @@ def test_momentum_adds_up_gradients_of_equal_weight(planted: Detector) -> None:
         np.testing.assert_allclose(following.center[where], np.clip(moved, 0, 1)[where], atol=1e-6)
     plain = attacked(planted, frame, Nes(pairs=5, steps=4))[1]
     assert not np.array_equal(plain[3].center, batches[3].center)
+
+
+def test_square_nes_takes_the_differences_and_steps_of_its_nes(planted: Detector) -> None:
+    nes = Nes(pairs=6, differences="forward", move="gradient")
+    attack = SquareNes(Square(queries=300), Bisect(cuts=4), nes, steps=2)
+    sample, batches = attacked(planted, frame_of(), attack)
+    assert sample.flipped
+    index = next(i for i, batch in enumerate(batches) if isinstance(batch, NoiseStep))
+    batch, tried = batches[index], batches[index + 1].images[0]
+    assert batch.signs.tolist() == [0] + 12 * [1]
+    log_probs = planted.ask(batch, frame_of()).astype(float)
+    gradient = forward_gradient(batch, log_probs[:, 0] - log_probs[:, 1])
+    low, high = ball(frame_of(), nes.epsilon)
+    np.testing.assert_allclose(
+        tried, np.clip(batch.center + nes.step(gradient, None), low, high), atol=1e-6
+    )

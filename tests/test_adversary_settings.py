@@ -35,6 +35,7 @@ from whyfake.making import Maker
 from whyfake.request import make_request
 from whyfake.results import Results
 from whyfake.runtime import drive
+from whyfake.settings import PRESETS
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,8 @@ def test_what_is_new_is_left_out_of_keys_until_it_is_used() -> None:
     assert set(options(Nes())) == old
     assert set(options(Nes(cell=4))) == {*old, "cell"}
     assert set(options(Nes(momentum=0.5))) == {*old, "momentum"}
+    assert set(options(Nes(differences="forward"))) == {*old, "differences"}
+    assert set(options(Nes(move="gradient"))) == {*old, "move"}
     assert set(options(Square())) == {"epsilon", "queries", "share"}
     assert options(Square(candidates=2))["candidates"] == 2
     plain = Settings().plain()
@@ -97,6 +100,8 @@ def test_settings_files_choose_and_set_the_adversary() -> None:
         ({"refine": {"steps": 0}}, "steps must be 1 or more"),
         ({"nes": {"cell": 0}}, "cell must be 1 or more"),
         ({"nes": {"momentum": 1.0}}, r"momentum must lie in \[0, 1\)"),
+        ({"nes": {"differences": "forwards"}}, "did you mean 'forward'"),
+        ({"nes": {"move": "signs"}}, "did you mean 'sign'"),
     ):
         with pytest.raises(UsageError, match=message):
             Settings().merge(wrong, "test")
@@ -172,3 +177,11 @@ def test_the_command_line_names_what_it_does_not_know(tmp_path: Path) -> None:
         found = CliRunner().invoke(app, [*command, "--adversary", "pgd"])
         assert found.exit_code == 2
         assert "unknown adversary 'pgd'" in found.output
+
+
+def test_the_fast_preset_asks_a_sixth_of_the_papers_images_at_most() -> None:
+    fast, paper = (
+        1 + settings.attack().images() + settings.lime.images()
+        for settings in (PRESETS["fast"], PRESETS["paper"])
+    )
+    assert 6 * fast <= paper == 8482

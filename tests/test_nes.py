@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from onnx import helper
 from whyfake import Detector, load_detector
 from whyfake.errors import UsageError
 from whyfake.explainers import AdversarialSample, Nes, real_margin
-from whyfake.explainers.nes import antithetic_gradient, noise_table
+from whyfake.explainers.nes import antithetic_gradient, forward_gradient, noise_table
 from whyfake.perturbation import NoiseStep
 from whyfake.runtime.scheduler import drive
 
@@ -337,3 +338,59 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         Nes(**options)
     assert str(caught.value) == message
+
+
+def test_forward_differences_ask_one_side_of_twice_as_many_directions(
+    planted: tuple[Detector, Frame],
+) -> None:
+    detector, frame = planted
+    mask = np.zeros(toys.SIZE, np.float32)
+    mask[: toys.SIZE[0] // 2] = 1
+    nes = Nes(pairs=7, steps=3, differences="forward")
+    _, batches = attacked(detector, frame, nes)
+    for batch in batches[:-1]:
+        assert batch.signs.tolist() == [0] + 14 * [1]
+        assert len(set(batch.offsets[1:])) == 14
+    batch = dataclasses.replace(batches[0], mask=mask)
+    scores = np.random.default_rng(2).normal(0, 1, 15)
+    noises = np.stack([batch.noise(row).astype(float) for row in range(1, 15)])
+    expected = np.einsum("n,nchw->chw", scores[1:] - scores[0], noises) / (14 * nes.sigma)
+    # float32 sums of fourteen terms of some hundreds
+    np.testing.assert_allclose(
+        forward_gradient(batch, scores), expected * mask, rtol=1e-5, atol=1e-3
+    )
+
+
+def test_forward_differences_find_the_analytic_gradient(tmp_path: Path) -> None:
+    """On a linear detector one side says what two say; the cosine is √(n/(n + d)), d = 60."""
+    weights = np.random.default_rng(3).normal(0, 1, (3, 6, 10)).astype(np.float32)
+    detector = toys.linear_detector(tmp_path, weights, 0.3, engine_batch=1024)
+    frame = np.random.default_rng(4).uniform(0.2, 0.8, (3, 6, 10)).astype(np.float32)
+    nes = Nes(pairs=2000, sigma=0.05, steps=1, differences="forward")
+    batch = next(nes.attack(frame, (0,), seed=1, rng=np.random.default_rng(5)))
+    log_probs = detector.ask(batch, frame).astype(float)
+    estimate = nes.gradient(batch, log_probs[:, 0] - log_probs[:, 1])
+    truth = -weights.sum(axis=0, keepdims=True)
+    assert (estimate * truth).sum() > 0.99 * np.linalg.norm(estimate) * np.linalg.norm(truth)
+    # a mean of n squares of normal numbers: standard error √(2/n) < 2.3 %
+    np.testing.assert_allclose((estimate * truth).sum() / (truth**2).sum(), 1, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("noise", ["luma", "rgb"])
+def test_a_gradient_step_is_alpha_in_the_root_mean_square(masked: bool, noise: Any) -> None:
+    nes = Nes(move="gradient", noise=noise)
+    mask = None
+    gradient = np.random.default_rng(1).normal(0, 40, (nes.channels, 6, 10)).astype(np.float32)
+    if masked:
+        mask = np.zeros((6, 10), np.float32)
+        mask[:2] = 1
+        gradient *= mask
+    step = nes.step(gradient, mask)
+    moving = step[:, :2] if masked else step
+    np.testing.assert_allclose(np.sqrt((moving**2).mean()), nes.alpha, rtol=1e-5)
+    np.testing.assert_allclose(step * gradient.max(), gradient * step.max(), rtol=1e-4)
+    assert (nes.step(np.zeros_like(gradient), mask) == 0).all()  # nothing known: nothing moved
+    assert np.array_equal(
+        Nes(noise=noise).step(gradient, mask), np.sign(gradient) * np.float32(1 / 255)
+    )

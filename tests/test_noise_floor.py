@@ -94,6 +94,23 @@ def test_fp16_gets_a_radius_at_which_its_differences_are_those_of_float32() -> N
     assert abs(really - believed) < 0.05
 
 
+def test_forward_differences_are_judged_as_what_they_are() -> None:
+    """They are half as large over the same rounding, and are trusted for what they then say."""
+    half, exact = detector(np.float16), detector(np.float32)
+    nes = Nes(differences="forward")
+    asking = trusted_nes(nes, frame(), (0,), seed=0, rng=np.random.default_rng(0), precision="fp16")
+    chosen, believed = drive(asking, half, frame())
+    doublings = round(np.log2(chosen.sigma / nes.sigma))
+    assert chosen.sigma > nes.sigma
+    assert half.images_seen == (2 + doublings) * 81
+    assert believed >= TRUSTED
+    directions = Directions(SIZE, 1, 0, np.random.default_rng(7))
+    batch = chosen.asked(directions, frame(), chosen.pairs, None)
+    sides = [real_margin(each.ask(batch, frame()), (0,)) for each in (half, exact)]
+    really = np.corrcoef(*(margins[1:] - margins[0] for margins in sides))[0, 1]
+    assert abs(really - believed) < 0.05
+
+
 def test_a_slope_that_fp16_cannot_show_is_refused() -> None:
     """Carried around 30,000, the score moves in steps of 16."""
     flat = detector(np.float16, offset=30_000.0)

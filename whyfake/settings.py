@@ -157,7 +157,7 @@ PRESETS: dict[str, Settings] = {
     "default": Settings(),
     # fewer and better questions; held to the paper's budgets in docs/questions.md
     "fast": Settings(
-        nes=Nes(pairs=10, momentum=0.95, steps=56),
+        nes=Nes(pairs=10, differences="forward", move="gradient", alpha=1.25 / 255, steps=56),
         lime=Lime(samples=224, design="hadamard"),
         shap=Shap(samples=448, contexts="paired", pairs=2, nodes_per_round=4),
         sobol=Sobol(design=6, scramble=True, steps="half"),

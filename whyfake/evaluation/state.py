@@ -129,9 +129,16 @@ def trusted(state: FrameState, attack: Attack, seed: int) -> Generator[Any, Floa
         assert found is not None
         return {"sigma": found.sigma, "trust": trust}, None
 
-    settings = {"sigma": nes.sigma, "pairs": nes.pairs, "noise": nes.noise, "epsilon": nes.epsilon}
+    settings: dict[str, Any] = {
+        "sigma": nes.sigma,
+        "pairs": nes.pairs,
+        "noise": nes.noise,
+        "epsilon": nes.epsilon,
+    }
     if nes.cell != 1:
         settings["cell"] = nes.cell
+    if nes.differences != "central":
+        settings["differences"] = nes.differences
     record = yield from state.once("sigma", "nes", settings, seed, make())
     return with_nes(attack, replace(nes, sigma=record.value["sigma"]))
 

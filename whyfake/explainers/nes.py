@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..perturbation import FloatArray, NoiseStep, Pixels
 from .adversary import AdversarialSample, at_strengths, ball, probability, real_margin
-from .base import LATER, check
+from .base import LATER, check, check_choice
 
 TABLE_FLOATS = 1 << 22
 """16 MB of Gaussian noise, drawn once a seed and sliced at random offsets (Salimans et al. 2017,
@@ -31,6 +31,13 @@ class Nes:
     `rgb` each on its own; cell: side in pixels of the blocks that share a noise value, so that
     fewer directions are searched; momentum: the share of past gradients that a step keeps (Dong et
     al. 2018, arXiv 1710.06081; 0: none). Costs 2·pairs + 1 images a step.
+
+    differences: `central` asks both sides of each direction; `forward` asks one side of twice as
+    many, and compares it with the centre, which is asked about anyway: as many images say twice as
+    much, where curvature hardly matters over sigma. move: `sign`, alpha in every pixel; `gradient`,
+    in proportion to the estimate, alpha the root mean square over the pixels that may move. The
+    sign keeps 2/π of the squared signal to noise of an estimate that is mostly noise, as it is with
+    far fewer directions than pixels.
     """
 
     sigma: float = 0.001
@@ -41,6 +48,8 @@ class Nes:
     noise: Literal["luma", "rgb"] = "luma"
     cell: int = field(default=1, metadata=LATER)
     momentum: float = field(default=0.0, metadata=LATER)
+    differences: Literal["central", "forward"] = field(default="central", metadata=LATER)
+    move: Literal["sign", "gradient"] = field(default="sign", metadata=LATER)
 
     name: ClassVar[str] = "nes"
 
@@ -53,6 +62,8 @@ class Nes:
         check(self.noise in ("luma", "rgb"), "NES", "noise must be luma or rgb", self.noise)
         check(self.cell >= 1, "NES", "cell must be 1 or more", self.cell)
         check(0 <= self.momentum < 1, "NES", "momentum must lie in [0, 1)", self.momentum)
+        check_choice("NES", "differences", self.differences, ("central", "forward"))
+        check_choice("NES", "move", self.move, ("sign", "gradient"))
 
     def images(self) -> int:
         """The most images it asks for."""
@@ -62,6 +73,29 @@ class Nes:
     def channels(self) -> int:
         """How many channels the noise has."""
         return 1 if self.noise == "luma" else 3
+
+    def asked(
+        self, directions: Directions, center: FloatArray, pairs: int, mask: FloatArray | None
+    ) -> NoiseStep:
+        """A step's batch of 2·pairs + 1 images around `center` (3, h, w), the centre first."""
+        if self.differences == "forward":
+            return directions.one_sided(center, 2 * pairs, self.sigma, mask)
+        return directions.batch(center, pairs, self.sigma, mask)
+
+    def gradient(self, batch: NoiseStep, margins: NDArray[np.float64]) -> FloatArray:
+        """The estimate (channels, h, w) from a step's batch and its margins (2·pairs + 1,)."""
+        if self.differences == "forward":
+            return forward_gradient(batch, margins)
+        return antithetic_gradient(batch, margins[1:])
+
+    def step(self, gradient: FloatArray, mask: FloatArray | None) -> FloatArray:
+        """How far a step along `gradient` (channels, h, w) goes in each pixel."""
+        if self.move == "sign":
+            return np.asarray(np.float32(self.alpha) * np.sign(gradient))
+        free = 1.0 if mask is None else float((mask > 0).mean())
+        mean = float(np.mean(np.square(gradient, dtype=np.float64)))  # float32 would underflow
+        size = (mean / max(free, 1e-30)) ** 0.5
+        return np.asarray(np.float32(self.alpha / max(size, 1e-30)) * gradient)
 
     def attack(
         self,
@@ -100,7 +134,7 @@ class Nes:
                 image, kept, flipped = tried[best], log_probs[best], bool(margins[best] > 0)
         while not flipped:
             last = step == self.steps
-            batch = directions.batch(image, 0 if last else self.pairs, self.sigma, mask)
+            batch = self.asked(directions, image, 0 if last else self.pairs, mask)
             log_probs = yield batch
             margins = real_margin(log_probs, real)
             asked += len(batch)
@@ -109,13 +143,12 @@ class Nes:
             flipped = bool(margins[0] > 0)
             if flipped or last:
                 break
-            gradient = antithetic_gradient(batch, margins[1:])
+            gradient = self.gradient(batch, margins)
             if self.momentum:
                 gradient /= max(float(np.abs(gradient).mean()), 1e-30)
                 gradient += np.float32(self.momentum) * velocity
                 velocity = gradient
-            move = np.float32(self.alpha) * np.sign(gradient)
-            image = np.clip(image + move, low, high)
+            image = np.clip(image + self.step(gradient, mask), low, high)
             step += 1
         assert before is not None
         assert kept is not None
@@ -139,10 +172,24 @@ def antithetic_gradient(batch: NoiseStep, scores: NDArray[np.float64]) -> FloatA
     `scores` (2n,) leaves the centre out.
     """
     pairs = len(scores) // 2
-    weights = ((scores[:pairs] - scores[pairs:]) / (2 * pairs * batch.sigma)).astype(np.float32)
+    return _weighted(batch, (scores[:pairs] - scores[pairs:]) / (2 * pairs * batch.sigma))
+
+
+def forward_gradient(batch: NoiseStep, scores: NDArray[np.float64]) -> FloatArray:
+    """The one-sided estimate Σ (f⁺ − f(x))·u / (nσ), shape (channels, h, w), zero outside the mask.
+
+    `batch` is a step's batch: the centre, then n directions with sign +; `scores` (n + 1,) are of
+    all of it.
+    """
+    directions = len(scores) - 1
+    return _weighted(batch, (scores[1:] - scores[0]) / (directions * batch.sigma))
+
+
+def _weighted(batch: NoiseStep, weights: NDArray[np.float64]) -> FloatArray:
+    """The sum of the first directions after the centre, each times its weight (n,)."""
     gradient = np.zeros(batch.shape, np.float32)
     scaled = np.empty_like(gradient)
-    for row, weight in enumerate(weights, 1):
+    for row, weight in enumerate(weights.astype(np.float32), 1):
         np.multiply(batch.values(row), weight, out=scaled)
         gradient += scaled
     gradient = batch.spread(gradient)
@@ -176,12 +223,33 @@ class Directions:
         self, center: FloatArray, pairs: int, sigma: float, mask: FloatArray | None
     ) -> NoiseStep:
         """The centre, then `pairs` directions with sign +, then the same with sign −."""
-        offsets = self._rng.integers(0, len(self._table) - self._length + 1, pairs)
+        offsets = self._offsets(pairs)
+        signs = np.repeat([0, 1, -1], [1, pairs, pairs])
+        return self._step(center, np.concatenate([[0], offsets, offsets]), signs, sigma, mask)
+
+    def one_sided(
+        self, center: FloatArray, count: int, sigma: float, mask: FloatArray | None
+    ) -> NoiseStep:
+        """The centre, then `count` directions with sign +."""
+        signs = np.repeat([0, 1], [1, count])
+        return self._step(center, np.concatenate([[0], self._offsets(count)]), signs, sigma, mask)
+
+    def _offsets(self, count: int) -> NDArray[np.int64]:
+        return self._rng.integers(0, len(self._table) - self._length + 1, count)
+
+    def _step(
+        self,
+        center: FloatArray,
+        offsets: NDArray[np.int64],
+        signs: NDArray[np.int64],
+        sigma: float,
+        mask: FloatArray | None,
+    ) -> NoiseStep:
         return NoiseStep(
             center=center,
             table=self._table,
-            offsets=np.concatenate([[0], offsets, offsets]),
-            signs=np.repeat([0, 1, -1], [1, pairs, pairs]),
+            offsets=offsets,
+            signs=signs,
             sigma=sigma,
             channels=self._channels,
             mask=mask,

@@ -53,11 +53,12 @@ def trusted_nes(
 
     σ is the smallest of nes.sigma, its double, … up to nes.epsilon at which differences correlate
     TRUSTED with exact ones, or else the best of them. `real` are the columns of the real classes,
-    `precision` is for the message. Costs 4·pairs images, and 2·pairs more for each doubling. Raises
+    `precision` is for the message. Costs 4·pairs images, and 2·pairs more for each doubling; one
+    more at each σ where differences are forward ones, which are judged as what they are. Raises
     EngineError where none reaches LEAST: no step is drawn from noise.
     """
     directions = Directions(frame.shape[1:], nes.channels, seed, rng, nes.cell)
-    batch = directions.batch(frame, nes.pairs, 1.0, None)
+    batch = nes.asked(directions, frame, nes.pairs, None)
     half = yield from _differences(batch, nes.sigma / 2, real)
     sigma, best = nes.sigma, (0.0, nes.sigma)
     while sigma <= max(nes.epsilon, nes.sigma):
@@ -92,7 +93,14 @@ def with_nes(attack: Attack, nes: Nes) -> Attack:
 def _differences(
     batch: NoiseStep, sigma: float, real: tuple[int, ...]
 ) -> Generator[NoiseStep, FloatArray, NDArray[np.float64]]:
-    """Ask for f(x + σu) − f(x − σu) of each pair (n,) of a step's batch, without its centre."""
+    """Ask for f(x + σu) − f(x − σu) of each pair (n,) of a step's batch, without its centre.
+
+    Of a batch that has one side only, f(x + σu) − f(x) of each direction (2n,).
+    """
+    if batch.signs.min() >= 0:
+        log_probs = yield dataclasses.replace(batch, sigma=sigma)
+        margins = real_margin(log_probs, real)
+        return np.asarray(margins[1:] - margins[0])
     log_probs = yield dataclasses.replace(
         batch, offsets=batch.offsets[1:], signs=batch.signs[1:], sigma=sigma
     )

@@ -12,7 +12,7 @@ import numpy as np
 from ..perturbation import FloatArray, NoiseStep, Pixels
 from .adversary import AdversarialSample, ball, real_margin
 from .base import check
-from .nes import Directions, Nes, antithetic_gradient
+from .nes import Directions, Nes
 from .square import Square
 from .square_bisect import Bisect
 
@@ -66,11 +66,11 @@ class SquareNes:
         low, high = ball(frame, min(nes.epsilon, self.square.epsilon))
         directions = Directions(frame.shape[1:], nes.channels, seed, rng, nes.cell)
         for _ in range(self.steps):
-            batch = directions.batch(sample.image, nes.pairs, nes.sigma, mask)
+            batch = nes.asked(directions, sample.image, nes.pairs, mask)
             answer = yield batch
             margins = real_margin(answer, real)
-            move = np.float32(nes.alpha) * np.sign(antithetic_gradient(batch, margins[1:]))
-            moved = np.clip(sample.image + move, low, high)
+            gradient = nes.gradient(batch, margins)
+            moved = np.clip(sample.image + nes.step(gradient, mask), low, high)
             answer = yield Pixels(moved[None])
             asked = sample.images + len(batch) + 1
             sample = dataclasses.replace(sample, images=asked)
