@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -45,6 +46,18 @@ def process(*arguments: str | Path, code: int | None = None) -> Result:
         [COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
     )
     assert code is None or done.returncode == code, done.stderr
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def python(code: str) -> Result:
+    """Run code in a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     return Result(done.returncode, done.stdout, done.stderr)
 
 

@@ -12,11 +12,15 @@ import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from emulated_cuda import COMPILER, build
 from outside import SHARED
+
+if TYPE_CHECKING:
+    from training.fit import Fit
+    from whyfake import Detector
 
 _ASK = "from whyfake.runtime.cuda import devices; assert devices(), 'the driver shows no GPU'"
 
@@ -153,3 +157,55 @@ def models_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     Path("models.py").write_text(MODELS)
     yield
     sys.modules.pop("models", None)
+
+
+@pytest.fixture(scope="module")
+def forged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forged frames with their masks, two that are called real, a manifest, a detector."""
+    from evaluations import planted_folder
+
+    return planted_folder(tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture(scope="module")
+def planted(forged: Path) -> Iterator[Detector]:
+    """The detector in that folder."""
+    import whyfake
+
+    with whyfake.load_detector(forged / "toy.onnx", device="cpu") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def brightness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detector]:
+    """Calls the crop of the portrait that walks through the clips fake, just; a darker one real."""
+    from clips import brightness_detector
+
+    with brightness_detector(tmp_path_factory.mktemp("toy"), 0.65) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def away(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip in which the portrait walks away and back."""
+    from clips import away_and_back, write_clip
+
+    return write_clip(tmp_path_factory.mktemp("clip") / "walk.mp4", away_and_back())
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic faces as the training reads them."""
+    from training_toys import synthetic_folder
+
+    return synthetic_folder(tmp_path_factory.mktemp("data") / "faces")
+
+
+@pytest.fixture(scope="module")
+def two_rounds(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    """A training run that nothing interrupted."""
+    from training_toys import RECIPE
+
+    from training.fit import fit
+
+    return fit(crops, tmp_path_factory.mktemp("run"), RECIPE, "cpu", workers=0)

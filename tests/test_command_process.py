@@ -7,13 +7,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
 import pytest
-from commands import COMMAND, LIME, hidden, load_all, one_error, process, whyfake
+from commands import COMMAND, LIME, hidden, load_all, one_error, process, python, whyfake
 
 from whyfake import Explanation
 
@@ -138,14 +136,8 @@ def test_killed_at_the_worst_moment(
         sys.argv = ["whyfake", *{arguments!r}, "--seed", "2"]
         main()
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    done = python(code)
+    assert done.code == -signal.SIGKILL, done.err
     seeds = {name: explanation.seed for name, explanation in load_all(out).items()}
     assert seeds.pop("p0/lime") == 2
     assert seeds.get("p0/sobol") in (None, 1, 2)  # not there, the old one, or the new one

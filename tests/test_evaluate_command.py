@@ -11,30 +11,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from evaluations import entries, planted_folder, results, small
+from evaluations import entries, results, small
 from typer.testing import CliRunner
 
-from whyfake import Detector, load_detector
+from whyfake import Detector
 from whyfake.cli import app
 from whyfake.evaluation import evaluate
 from whyfake.ledger import Ledger
 
 COMMAND = Path(sys.executable).with_name("whyfake")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return planted_folder(tmp_path_factory.mktemp("planted"))
-
-
-@pytest.fixture(scope="module")
-def detector(folder: Path) -> Iterator[Detector]:
-    with load_detector(folder / "toy.onnx", device="cpu") as opened:
-        yield opened
 
 
 def command(*arguments: str | Path, code: int = 0) -> tuple[str, str]:
@@ -43,9 +31,18 @@ def command(*arguments: str | Path, code: int = 0) -> tuple[str, str]:
     return result.stdout, result.stderr
 
 
-def test_the_command_and_its_tables(folder: Path, tmp_path: Path) -> None:
+def test_the_command_and_its_tables(forged: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    base = ("evaluate", folder / "m.csv", "-d", folder / "toy.onnx", "-m", "lime", "-o", out)
+    base = (
+        "evaluate",
+        forged / "m.csv",
+        "-d",
+        forged / "toy.onnx",
+        "-m",
+        "lime",
+        "-o",
+        out,
+    )
     options = ("--suite", "localisation", "--samples", "70", "--device", "cpu")
     text, errors = command(*base, *options)
     assert "## Localisation" in text
@@ -70,10 +67,19 @@ def test_the_command_and_its_tables(folder: Path, tmp_path: Path) -> None:
     assert {line["kind"] for line in parsed} == {"explanation", "localisation"}
 
 
-def test_nothing_is_asked_where_the_manifest_is_wrong(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text(f"path,label\n{folder}/p0.png,fake\nnone.png,fake\n")
+def test_nothing_is_asked_where_the_manifest_is_wrong(forged: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(f"path,label\n{forged}/p0.png,fake\nnone.png,fake\n")
     out = tmp_path / "out"
-    base = ("evaluate", tmp_path / "m.csv", "-d", folder / "toy.onnx", "-m", "lime", "-o", out)
+    base = (
+        "evaluate",
+        tmp_path / "m.csv",
+        "-d",
+        forged / "toy.onnx",
+        "-m",
+        "lime",
+        "-o",
+        out,
+    )
     options = ("--suite", "localisation", "--samples", "64", "--device", "cpu")
     _, errors = command(*base, *options, code=1)
     assert "none.png: there is no such file" in errors
@@ -94,29 +100,35 @@ def test_nothing_is_asked_where_the_manifest_is_wrong(folder: Path, tmp_path: Pa
         (("m.csv", "-m", "grad-cam"), "unknown method 'grad-cam'"),
     ],
 )
-def test_wrong_command_lines(folder: Path, arguments: tuple[str, ...], message: str) -> None:
-    _, errors = command("evaluate", *arguments, "-d", folder / "toy.onnx", code=2)
+def test_wrong_command_lines(forged: Path, arguments: tuple[str, ...], message: str) -> None:
+    _, errors = command("evaluate", *arguments, "-d", forged / "toy.onnx", code=2)
     assert message in errors
 
 
-def test_merging_two_machines(folder: Path, tmp_path: Path, detector: Detector) -> None:
+def test_merging_two_machines(forged: Path, tmp_path: Path, planted: Detector) -> None:
     plan = small(methods=("lime",), controls=("random",), parts=frozenset({"masks"}))
-    both = entries(folder)[:2]
+    both = entries(forged)[:2]
     for name, some in (("one", both[:1]), ("two", both[1:]), ("all", both)):
         with Ledger(tmp_path / name, write=True) as ledger:
-            list(evaluate(detector, some, plan, ledger))
+            list(evaluate(planted, some, plan, ledger))
     out, _ = command("merge", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "merged")
     assert out.count("results taken over") == 2
     with Ledger(tmp_path / "merged") as merged, Ledger(tmp_path / "all") as expected:
         assert results(merged) == results(expected)
-        assert merged.pictures(detector.sha256) == expected.pictures(detector.sha256)
+        assert merged.pictures(planted.sha256) == expected.pictures(planted.sha256)
 
 
 @pytest.mark.slow
-def test_twenty_random_kills_of_the_command(folder: Path, tmp_path: Path) -> None:
+def test_twenty_random_kills_of_the_command(forged: Path, tmp_path: Path) -> None:
     """SIGKILL at random moments; in the end, the same results as of a run that was left alone."""
     rng = random.Random(0)
-    base = [str(COMMAND), "evaluate", str(folder / "m.csv"), "-d", str(folder / "toy.onnx")]
+    base = [
+        str(COMMAND),
+        "evaluate",
+        str(forged / "m.csv"),
+        "-d",
+        str(forged / "toy.onnx"),
+    ]
     base += ["-m", "lime,lime-adv", "--suite", "flip-rate", "--samples", "64", "--device", "cpu"]
     subprocess.run([*base, "-o", str(tmp_path / "through")], check=True, capture_output=True)
     sizes = []

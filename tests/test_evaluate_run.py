@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluations import METHODS, entries, planted_folder, results, small
+from evaluations import METHODS, entries, results, small
 from PIL import Image
 from toys import PATCH, SIZE, planted_frame
 
@@ -26,23 +26,12 @@ from whyfake.ledger import Ledger
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return planted_folder(tmp_path_factory.mktemp("planted"))
-
-
-@pytest.fixture(scope="module")
-def detector(folder: Path) -> Iterator[Detector]:
-    with load_detector(folder / "toy.onnx", device="cpu") as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+def whole(forged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
     """A ledger of an evaluation that ran through."""
     place = tmp_path_factory.mktemp("whole")
-    with load_detector(folder / "toy.onnx", device="cpu") as opened:
+    with load_detector(forged / "toy.onnx", device="cpu") as opened:
         with Ledger(place, write=True) as ledger:
-            events = list(evaluate(opened, entries(folder), small(seeds=(0, 1)), ledger))
+            events = list(evaluate(opened, entries(forged), small(seeds=(0, 1)), ledger))
             assert [e for e in events if isinstance(e, Done) and e.error] == []
             asked = sum(r.images for r in results(ledger).values())
             assert asked == opened.images_seen  # every image is some result's
@@ -71,14 +60,18 @@ def test_a_planted_detector_is_found_by_the_methods(whole: Ledger) -> None:
 
 
 def test_explanations_are_those_of_whyfake_explain(
-    folder: Path, detector: Detector, whole: Ledger
+    forged: Path, planted: Detector, whole: Ledger
 ) -> None:
     """To the bit, and for as many images."""
-    frame = task_of(entries(folder)[1], detector).hash
+    frame = task_of(entries(forged)[1], planted).hash
     of_frame = [r for r in results(whole).values() if r.frame == frame]
     for method, seed in itertools.product(("lime-adv", "shap-adv"), (0, 1)):
         own = whyfake.explain(
-            detector, folder / "p1.png", method=method, seed=seed, settings=small().settings
+            planted,
+            forged / "p1.png",
+            method=method,
+            seed=seed,
+            settings=small().settings,
         )
         wanted = ("explanation", method, seed)
         [same] = [r for r in of_frame if (r.kind, r.method, r.seed) == wanted]
@@ -100,27 +93,27 @@ def test_one_detection_and_one_sample_serve_all(whole: Ledger) -> None:
     assert len(attacked) < 4 * 2 * 3 * (len(METHODS) + 3)  # methods that agree share an attack
 
 
-def test_real_and_misclassified_frames_stand_apart(folder: Path, whole: Ledger) -> None:
+def test_real_and_misclassified_frames_stand_apart(forged: Path, whole: Ledger) -> None:
     facts = gather(whole, *whole.detectors())
     status = {Path(p.row.path).name: (p.status, p.correct) for p in facts.pictures}
     assert status["plain.png"] == ("misclassified", False)
     assert status["other.png"] == ("real", True)
     assert status["p0.png"] == ("judged", True)
     frames = {p.row.path: p.row.frame for p in facts.pictures}
-    only = {r.kind for r in results(whole).values() if r.frame == frames[str(folder / "plain.png")]}
+    only = {r.kind for r in results(whole).values() if r.frame == frames[str(forged / "plain.png")]}
     assert only == {"detection"}
 
 
-def test_a_second_run_asks_nothing(folder: Path, tmp_path: Path, detector: Detector) -> None:
+def test_a_second_run_asks_nothing(forged: Path, tmp_path: Path, planted: Detector) -> None:
     plan = small()
     with Ledger(tmp_path, write=True) as ledger:
-        list(evaluate(detector, entries(folder), plan, ledger))
-        first, seen = results(ledger), detector.images_seen
-        events = list(evaluate(detector, entries(folder), plan, ledger))
-        assert detector.images_seen == seen
+        list(evaluate(planted, entries(forged), plan, ledger))
+        first, seen = results(ledger), planted.images_seen
+        events = list(evaluate(planted, entries(forged), plan, ledger))
+        assert planted.images_seen == seen
         assert all(isinstance(e, Done) and e.resumed for e in events)
         more = dataclasses.replace(plan, methods=(*METHODS, "rise"))
-        again = list(evaluate(detector, entries(folder), more, ledger))
+        again = list(evaluate(planted, entries(forged), more, ledger))
         fresh = [e.record for e in again if isinstance(e, Stored)]
         assert {r.method for r in fresh if r.kind == "explanation"} == {"rise"}
         assert {r.kind for r in fresh} <= {
@@ -135,41 +128,41 @@ def test_a_second_run_asks_nothing(folder: Path, tmp_path: Path, detector: Detec
 
 @pytest.mark.parametrize("stop", [1, 9, 40])
 def test_stopped_anywhere_it_goes_on_to_the_same_end(
-    folder: Path, tmp_path: Path, detector: Detector, stop: int
+    forged: Path, tmp_path: Path, planted: Detector, stop: int
 ) -> None:
-    two = entries(folder)[:2]
+    two = entries(forged)[:2]
     plan = small(controls=("random",), radii=(8 / 255, 16 / 255))
     with Ledger(tmp_path / "through", write=True) as ledger:
-        list(evaluate(detector, two, plan, ledger))
+        list(evaluate(planted, two, plan, ledger))
         expected = results(ledger)
     with Ledger(tmp_path / "stopped", write=True) as ledger:
-        running = evaluate(detector, two, plan, ledger)
+        running = evaluate(planted, two, plan, ledger)
         before = [next(running) for _ in range(stop)]
         running.close()  # type: ignore[attr-defined]
         stored = results(ledger)
         # a picture that is under way is in no table yet
-        facts = gather(ledger, detector.sha256)
+        facts = gather(ledger, planted.sha256)
         ended = sum(isinstance(e, Done) for e in before)
         assert len({fact.path for fact in facts.facts}) == ended
         assert [p.status for p in facts.pictures].count("judged") == ended
         assert len(stored) >= sum(isinstance(e, Stored) for e in before)
-        seen = detector.images_seen
-        list(evaluate(detector, two, plan, ledger))
+        seen = planted.images_seen
+        list(evaluate(planted, two, plan, ledger))
         assert results(ledger) == expected
         # what was stored is not asked again
         fresh = sum(r.images for r in expected.values()) - sum(r.images for r in stored.values())
-        assert detector.images_seen - seen == fresh
+        assert planted.images_seen - seen == fresh
 
 
 def test_results_do_not_depend_on_what_else_is_in_flight(
-    folder: Path, tmp_path: Path, whole: Ledger
+    forged: Path, tmp_path: Path, whole: Ledger
 ) -> None:
     """One picture alone, in batches of another size, on one thread: the same bits."""
     with (
-        load_detector(folder / "toy.onnx", device="cpu", threads=1, batch=64) as other,
+        load_detector(forged / "toy.onnx", device="cpu", threads=1, batch=64) as other,
         Ledger(tmp_path, write=True) as ledger,
     ):
-        list(evaluate(other, entries(folder)[2:3], small(seeds=(0, 1)), ledger))
+        list(evaluate(other, entries(forged)[2:3], small(seeds=(0, 1)), ledger))
         alone = results(ledger)
     every = results(whole)
     assert len(alone) > 50
@@ -182,28 +175,28 @@ def test_results_do_not_depend_on_what_else_is_in_flight(
 
 
 def test_a_picture_that_cannot_be_read_fails_alone_and_is_tried_again(
-    folder: Path, tmp_path: Path, detector: Detector
+    forged: Path, tmp_path: Path, planted: Detector
 ) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
-    good = entries(folder)[0]
+    good = entries(forged)[0]
     broken = Entry(str(bad), "fake", "a", "c")
-    black = dataclasses.replace(entries(folder)[1], mask=str(folder / "black.png"))
-    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(folder / "black.png")
+    black = dataclasses.replace(entries(forged)[1], mask=str(forged / "black.png"))
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(forged / "black.png")
     plan = small(parts=frozenset({"masks"}))
     with Ledger(tmp_path / "l", write=True) as ledger:
-        events = list(evaluate(detector, [broken, black, good], plan, ledger))
+        events = list(evaluate(planted, [broken, black, good], plan, ledger))
         ends = {Path(e.path).name: e.error for e in events if isinstance(e, Done)}
         assert ends["p0.png"] is None
         assert "is not a picture that can be read" in str(ends["bad.png"])
         assert "is black: nothing is marked" in str(ends["p1.png"])
-        [table] = [t for t in tables(gather(ledger, detector.sha256)) if t.title == "Pictures"]
+        [table] = [t for t in tables(gather(ledger, planted.sha256)) if t.title == "Pictures"]
         assert table.rows[-1][table.columns.index("failed")] == 2
         Image.fromarray(planted_frame(PATCH, SIZE, 9)).save(bad)
-        events = list(evaluate(detector, [broken, black, good], plan, ledger))
+        events = list(evaluate(planted, [broken, black, good], plan, ledger))
         ends = {Path(e.path).name: e.error for e in events if isinstance(e, Done)}
         assert ends["bad.png"] is None
-        statuses = {p.status for p in gather(ledger, detector.sha256).pictures}
+        statuses = {p.status for p in gather(ledger, planted.sha256).pictures}
         assert statuses == {"judged", "failed"}
 
 
@@ -233,13 +226,13 @@ def test_tables_hold_the_means_of_their_facts(whole: Ledger) -> None:
 
 
 def test_two_settings_of_one_method_are_told_apart(
-    folder: Path, tmp_path: Path, detector: Detector
+    forged: Path, tmp_path: Path, planted: Detector
 ) -> None:
     one = small(methods=("lime",), controls=(), parts=frozenset({"masks"}))
     two = dataclasses.replace(one, settings=one.settings.with_budget(64))
     with Ledger(tmp_path, write=True) as ledger:
         for plan in (one, two):
-            list(evaluate(detector, entries(folder)[:1], plan, ledger))
-        names = gather(ledger, detector.sha256).methods
+            list(evaluate(planted, entries(forged)[:1], plan, ledger))
+        names = gather(ledger, planted.sha256).methods
     assert len(names) == 2
     assert all(name.startswith("lime#") for name in names)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluations import planted_folder, small
+from evaluations import small
 from toys import PATCH, SIZE, planted_frame
 
-from whyfake import Detector, load_detector
+from whyfake import Detector
 from whyfake.evaluate.verdict import Case
 from whyfake.evaluation.judging import attacks, curves, localise
 from whyfake.evaluation.state import FrameState, Ranked, Task
@@ -21,20 +20,9 @@ from whyfake.runtime import Delivered, Job, run
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return planted_folder(tmp_path_factory.mktemp("planted"))
-
-
-@pytest.fixture(scope="module")
-def detector(folder: Path) -> Iterator[Detector]:
-    with load_detector(folder / "toy.onnx", device="cpu") as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def judged(folder: Path, detector: Detector) -> dict[str, dict[str, float]]:
+def judged(forged: Path, planted: Detector) -> dict[str, dict[str, float]]:
     """What every metric says of the perfect, a random and the inverted explanation."""
-    frame = fit_to(planted_frame(PATCH, SIZE, 0), detector.size)
+    frame = fit_to(planted_frame(PATCH, SIZE, 0), planted.size)
     top, bottom, left, right = PATCH
     mask = np.zeros(SIZE, bool)
     mask[top:bottom, left:right] = True
@@ -47,20 +35,20 @@ def judged(folder: Path, detector: Detector) -> dict[str, dict[str, float]]:
         small(), attack=Nes(steps=40, pairs=30), square=square, tops=(1, 3, 4)
     )
     task = Task(frame, "fake", mask)
-    log_probs = detector.log_probs(frame[None])[0]
+    log_probs = planted.log_probs(frame[None])[0]
     target = Target("fake", (1,))
     found: dict[str, dict[str, float]] = {}
     for name, heat in heats.items():
         item = Ranked(name, {"name": name}, heat, region_means(heat, regions))
-        state = FrameState(task, detector, plan, {})
-        case = Case(frame, regions, log_probs, target, detector.real, (1,), 0)
+        state = FrameState(task, planted, plan, {})
+        case = Case(frame, regions, log_probs, target, planted.real, (1,), 0)
         values: dict[str, float] = {}
         jobs = (
             localise(state, regions, item),
             curves(state, regions, target, item),
             attacks(state, case, [item]),
         )
-        for event in run(detector, (Job(n, frame, job) for n, job in enumerate(jobs))):
+        for event in run(planted, (Job(n, frame, job) for n, job in enumerate(jobs))):
             assert isinstance(event, Delivered)
             record = event.value
             if record is None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
-from commands import LIME, explain, whyfake
+from commands import LIME, explain, python, whyfake
 from toys import make_card
 
 from whyfake import METHODS, Explanation
@@ -126,12 +123,6 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
         finally:
             print([name for name in {HEAVY!r}.split() if name in sys.modules], file=sys.stderr)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert done.stderr.strip() == "[]"
-    assert "whyfake" in done.stdout
+    done = python(code)
+    assert (done.code, done.err.strip()) == (0, "[]")
+    assert "whyfake" in done.out

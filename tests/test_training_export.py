@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from training_toys import RECIPE, as_images, strict_json, synthetic_folder, unseen
+from training_toys import RECIPE, as_images, strict_json, unseen
 
 pytest.importorskip("onnxscript")
 import torch
@@ -22,7 +22,7 @@ import torch
 import training.__main__ as command
 from training.export import FALSE_ALARMS, Calibration, calibrate, export, score_pairs
 from training.faces import read_faces
-from training.fit import Fit, fit, logits_of
+from training.fit import Fit, logits_of
 from training.judge import judge
 from training.metrics import auc
 from training.network import Network, normalise
@@ -39,26 +39,15 @@ CALIBRATION = Calibration(temperature=0.6, threshold=-0.4)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthetic_folder(tmp_path_factory.mktemp("data") / "faces")
-
-
-@pytest.fixture(scope="module")
-def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
-    """A run that nothing interrupted."""
-    return fit(folder, tmp_path_factory.mktemp("run"), RECIPE, "cpu", workers=0)
-
-
-@pytest.fixture(scope="module")
-def pictures(folder: Path) -> Any:
+def pictures(crops: Path) -> Any:
     """Unseen identities, uint8 (32, 3, 64, 64), as torch takes them."""
-    return as_images(unseen(folder, RECIPE, hard=True))
+    return as_images(unseen(crops, RECIPE, hard=True))
 
 
 @pytest.fixture(scope="module")
-def spread(finished: Fit, pictures: Any) -> Fit:
+def spread(two_rounds: Fit, pictures: Any) -> Fit:
     """That run with a wider last layer: two rounds teach little, and all would score alike."""
-    run = Fit(finished.run, RECIPE, "cpu", workers=0)
+    run = Fit(two_rounds.run, RECIPE, "cpu", workers=0)
     z = logits_of(run.average.module, pictures, run.device)
     last = run.average.module.fake
     with torch.no_grad():
@@ -98,12 +87,12 @@ def test_calibration_finds_the_temperature(temperature: float, offset: float) ->
     assert alarms == pytest.approx(FALSE_ALARMS, abs=2 / (~fake).sum())
 
 
-def test_pairs_are_scored_face_by_face(folder: Path) -> None:
+def test_pairs_are_scored_face_by_face(crops: Path) -> None:
     class Brightness(torch.nn.Module):
         def forward(self, x: Any) -> tuple[Any, None]:
             return x.mean((1, 2, 3)), None
 
-    faces = read_faces(folder, "validation", 1)
+    faces = read_faces(crops, "validation", 1)
     sides = score_pairs(Brightness(), faces, RECIPE, 3, torch.device("cpu"))
     keys = [[1, 2_000_000 + turn, index] for turn in range(3) for index in range(len(faces))]
     pairs = [make_plain_pair(faces[key[2]], key, 64, SelfBlend()) for key in keys]
@@ -177,13 +166,13 @@ def test_it_is_small(shipped: Path) -> None:
 
 
 def test_judging_unseen_identities_agrees_with_the_network(
-    folder: Path, spread: Fit, shipped: Path
+    crops: Path, spread: Fit, shipped: Path
 ) -> None:
-    rows = judge(shipped, folder, None, RECIPE)
+    rows = judge(shipped, crops, None, RECIPE)
     rows = [rows[0], rows[3]]  # plain and degraded
-    people = {face.identity for face in read_faces(folder, "test", RECIPE.seed)}
+    people = {face.identity for face in read_faces(crops, "test", RECIPE.seed)}
     for hard, figures in zip((False, True), rows, strict=True):
-        labelled = unseen(folder, RECIPE, hard=hard)
+        labelled = unseen(crops, RECIPE, hard=hard)
         assert set(labelled.groups) == people
         assert (figures["real"], figures["fake"], figures["groups"]) == (16, 16, 4)
         assert not any(name.endswith("_95") for name in figures)
@@ -201,7 +190,7 @@ def test_judging_unseen_identities_agrees_with_the_network(
 
 
 def test_the_command_records_what_it_measured(
-    folder: Path,
+    crops: Path,
     spread: Fit,
     shipped: Path,
     tmp_path: Path,
@@ -219,18 +208,28 @@ def test_the_command_records_what_it_measured(
 
     monkeypatch.setattr(command, "export", copy)
     flags = ["--seed", "1", "--size", "64", "--rounds", "2", "--batch", "4"]
-    where = [str(folder), "--run", str(run), "--out", str(out), "--workers", "0", "--threads", "1"]
+    where = [
+        str(crops),
+        "--run",
+        str(run),
+        "--out",
+        str(out),
+        "--workers",
+        "0",
+        "--threads",
+        "1",
+    ]
     monkeypatch.setattr(sys, "argv", ["training", *where, "--device", "cpu", *flags])
     command.main()
     record = strict_json(run / "results.json")
     assert record["recipe"] == asdict(RECIPE)
     assert record["parameters"] == sum(p.numel() for p in Network().parameters())
-    held_out = read_faces(folder, "validation", 1)
+    held_out = read_faces(crops, "validation", 1)
     trained = Fit(run, RECIPE, "cpu", workers=0)
     sides = score_pairs(trained.average.module, held_out, RECIPE, 4, trained.device)
     assert exported == [calibrate(*sides)]
     assert record["calibration"] == asdict(exported[0])
-    assert record["sets"] == judge(out, folder, None, RECIPE)
+    assert record["sets"] == judge(out, crops, None, RECIPE)
     assert capsys.readouterr().out.startswith(command.table(record["sets"]) + "\n")
     curve = cv2.imread(str(run / "curve.png"))
     assert curve.shape == (420, 840, 3)

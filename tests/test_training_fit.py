@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from training_toys import RECIPE, strict_json, synthetic_face, synthetic_folder
+from training_toys import RECIPE, strict_json, synthetic_face
 
 pytest.importorskip("onnxscript")
 import torch
@@ -22,17 +22,6 @@ from whyfake.evaluate.forge import SelfBlend
 pytestmark = [pytest.mark.training, pytest.mark.usefixtures("one_thread")]
 
 STEPS = 18  # a round: 18 identities × 2 faces, 4 a batch, 2 passes
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthetic_folder(tmp_path_factory.mktemp("data") / "faces")
-
-
-@pytest.fixture(scope="module")
-def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
-    """A run that nothing interrupted."""
-    return fit(folder, tmp_path_factory.mktemp("run"), RECIPE, "cpu", workers=0)
 
 
 def states(run: Fit) -> dict[str, Any]:
@@ -53,14 +42,14 @@ def assert_same(one: Fit, other: Fit) -> None:
     assert (one.turn, one.step) == (other.turn, other.step)
 
 
-def test_another_run_is_the_same_to_the_bit(folder: Path, finished: Fit, tmp_path: Path) -> None:
+def test_another_run_is_the_same_to_the_bit(crops: Path, two_rounds: Fit, tmp_path: Path) -> None:
     torch.manual_seed(99)
     np.random.seed(99)  # noqa: NPY002 - neither may matter
-    assert_same(fit(folder, tmp_path / "run", RECIPE, "cpu", workers=0), finished)
+    assert_same(fit(crops, tmp_path / "run", RECIPE, "cpu", workers=0), two_rounds)
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
-    folder: Path, finished: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crops: Path, two_rounds: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C in round 2: that round is done anew from what round 1 left."""
     run = tmp_path / "run"
@@ -74,50 +63,50 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     with monkeypatch.context() as patch:
         patch.setattr(Fit, "_learn", stop)
         with pytest.raises(KeyboardInterrupt):
-            fit(folder, run, RECIPE, "cpu", workers=0)
+            fit(crops, run, RECIPE, "cpu", workers=0)
     assert Fit(run, RECIPE, "cpu", workers=0).step == STEPS
-    assert_same(fit(folder, run, RECIPE, "cpu", workers=0), finished)
+    assert_same(fit(crops, run, RECIPE, "cpu", workers=0), two_rounds)
 
 
 def test_a_finished_run_is_left_alone(
-    folder: Path, finished: Fit, monkeypatch: pytest.MonkeyPatch
+    crops: Path, two_rounds: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Fit, "train_round", None)
-    before = (finished.run / "checkpoint.pt").read_bytes()
-    assert_same(fit(folder, finished.run, RECIPE, "cpu", workers=0), finished)
-    assert (finished.run / "checkpoint.pt").read_bytes() == before
+    before = (two_rounds.run / "checkpoint.pt").read_bytes()
+    assert_same(fit(crops, two_rounds.run, RECIPE, "cpu", workers=0), two_rounds)
+    assert (two_rounds.run / "checkpoint.pt").read_bytes() == before
 
 
-def test_another_recipe_in_the_same_folder_is_refused(folder: Path, finished: Fit) -> None:
+def test_another_recipe_in_the_same_folder_is_refused(crops: Path, two_rounds: Fit) -> None:
     with pytest.raises(FolderError, match=r"checkpoint\.pt was made with another recipe"):
-        fit(folder, finished.run, replace(RECIPE, rounds=3), "cpu", workers=0)
+        fit(crops, two_rounds.run, replace(RECIPE, rounds=3), "cpu", workers=0)
 
 
-def test_fewer_faces_than_a_batch_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_fewer_faces_than_a_batch_are_refused(crops: Path, tmp_path: Path) -> None:
     """36 train: nothing could be learnt of them, and the loss would be no number."""
     run = tmp_path / "run"
     with pytest.raises(FolderError, match="36 faces to train on are fewer than a batch, 37"):
-        fit(folder, run, replace(RECIPE, batch=37), "cpu", workers=0)
+        fit(crops, run, replace(RECIPE, batch=37), "cpu", workers=0)
     assert not run.exists()
 
 
-def test_a_run_leaves_a_checkpoint_and_its_curve(finished: Fit) -> None:
-    assert sorted(p.name for p in finished.run.iterdir()) == ["checkpoint.pt", "curve.json"]
-    record = strict_json(finished.run / "curve.json")
-    assert record == {"recipe": asdict(RECIPE), "curve": finished.curve}
+def test_a_run_leaves_a_checkpoint_and_its_curve(two_rounds: Fit) -> None:
+    assert sorted(p.name for p in two_rounds.run.iterdir()) == ["checkpoint.pt", "curve.json"]
+    record = strict_json(two_rounds.run / "curve.json")
+    assert record == {"recipe": asdict(RECIPE), "curve": two_rounds.curve}
     assert [point["round"] for point in record["curve"]] == [1, 2]
     assert all(0 <= point["validation_auc"] <= 1 for point in record["curve"])
-    saved = torch.load(finished.run / "checkpoint.pt", weights_only=True)
+    saved = torch.load(two_rounds.run / "checkpoint.pt", weights_only=True)
     assert (saved["turn"], saved["step"]) == (2, 2 * STEPS)
     assert saved["average"]["n_averaged"] == 2 * STEPS
-    for name, value in finished.network.state_dict().items():
+    for name, value in two_rounds.network.state_dict().items():
         assert torch.equal(saved["network"][name], value)
 
 
-def test_a_damaged_checkpoint_is_said(folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_said(crops: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"junk")
     with pytest.raises(FolderError, match=r"checkpoint\.pt is damaged: remove it"):
-        fit(folder, tmp_path, RECIPE, "cpu", workers=0)
+        fit(crops, tmp_path, RECIPE, "cpu", workers=0)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +134,7 @@ def test_it_learns_a_trivial_batch(tmp_path: Path) -> None:
 
 
 def test_every_second_pass_is_mirrored(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Any, ...]] = []
 
@@ -156,7 +145,7 @@ def test_every_second_pass_is_mirrored(
     monkeypatch.setattr(Fit, "_learn", record)
     run = Fit(tmp_path, replace(RECIPE, passes=3), "cpu", workers=0)
     ticks: list[None] = []
-    loss = run.train_round(read_faces(folder, "train", 1), lambda: ticks.append(None))
+    loss = run.train_round(read_faces(crops, "train", 1), lambda: ticks.append(None))
     assert len(ticks) == len(seen) == 27
     assert loss == np.mean(np.arange(1, 28))
     first, second, third = (

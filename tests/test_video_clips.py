@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import toys
-from clips import FAST, away_and_back, brightness_detector, rows_of, scene, write_clip
+from clips import FAST, rows_of, scene, write_clip
 
 pytest.importorskip("av")
 
@@ -20,26 +19,14 @@ from whyfake.settings import Settings
 pytestmark = pytest.mark.usefixtures("cascade")
 
 
-@pytest.fixture(scope="module")
-def detector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detector]:
-    """Calls the portrait's crop fake, just; a darker one real."""
-    with brightness_detector(tmp_path_factory.mktemp("toy"), 0.65) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "walk.mp4", away_and_back())
-
-
-def test_two_faces_that_cross(detector: Detector, tmp_path: Path) -> None:
+def test_two_faces_that_cross(brightness: Detector, tmp_path: Path) -> None:
     """Two tracks for two people, from the first frame to the last, and a line for each."""
     frames = [
         scene([(4 + 2 * index, 40, False), (140 - 2 * index, 40, True)]) for index in range(68)
     ]
     path = write_clip(tmp_path / "cross.mp4", frames)
     result = explain_video(
-        detector, path, tmp_path / "out", every=4, settings=FAST, explain="top:3"
+        brightness, path, tmp_path / "out", every=4, settings=FAST, explain="top:3"
     )
     tracks: dict[int, list[dict[str, Any]]] = {}
     for row in rows_of(result.folder):
@@ -51,21 +38,21 @@ def test_two_faces_that_cross(detector: Detector, tmp_path: Path) -> None:
     assert min(len(rows) for rows in tracks.values()) >= 8
 
 
-def test_a_clip_without_any_face(detector: Detector, tmp_path: Path) -> None:
+def test_a_clip_without_any_face(brightness: Detector, tmp_path: Path) -> None:
     """A page that says so, exit without error, nothing asked."""
     path = write_clip(tmp_path / "empty.mp4", [scene([])] * 12)
-    before = detector.images_seen
-    result = explain_video(detector, path, tmp_path / "out", every=4, settings=FAST)
-    assert detector.images_seen == before
+    before = brightness.images_seen
+    result = explain_video(brightness, path, tmp_path / "out", every=4, settings=FAST)
+    assert brightness.images_seen == before
     assert result.summary["faces"] == 0
     assert any("no face was found" in note for note in result.summary["notes"])
     assert "No face was found in empty.mp4" in (result.folder / "report.html").read_text()
     assert (result.folder / "overlay.webm").is_file()
 
 
-def test_one_frame_is_a_clip(detector: Detector, tmp_path: Path) -> None:
+def test_one_frame_is_a_clip(brightness: Detector, tmp_path: Path) -> None:
     path = write_clip(tmp_path / "one.mp4", [scene([(60, 40, False)])])
-    result = explain_video(detector, path, tmp_path / "out", settings=FAST, explain="all")
+    result = explain_video(brightness, path, tmp_path / "out", settings=FAST, explain="all")
     assert result.summary["explained"] == 1
 
 
@@ -88,14 +75,14 @@ def test_ready_crops_are_explained_as_whyfake_explain_does(tmp_path: Path) -> No
 
 
 def test_a_box_outside_the_frame_is_an_error(
-    detector: Detector, clip: Path, tmp_path: Path
+    brightness: Detector, away: Path, tmp_path: Path
 ) -> None:
     boxes = tmp_path / "boxes.json"
     boxes.write_text('{"10": [[500, 20, 40, 40]]}')
     with pytest.raises(VideoError, match=r"frame 10: the face box .* lies outside the frame"):
-        explain_video(detector, clip, tmp_path / "out", every=10, settings=FAST, boxes=boxes)
+        explain_video(brightness, away, tmp_path / "out", every=10, settings=FAST, boxes=boxes)
 
 
-def test_aligning_needs_landmarks(detector: Detector, clip: Path, tmp_path: Path) -> None:
+def test_aligning_needs_landmarks(brightness: Detector, away: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--align needs eyes, and cascade gives none"):
-        explain_video(detector, clip, tmp_path / "out", every=10, settings=FAST, align=True)
+        explain_video(brightness, away, tmp_path / "out", every=10, settings=FAST, align=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from clips import (
     FAST,
-    away_and_back,
     brightness_detector,
     rows_of,
     walking,
@@ -32,18 +30,6 @@ pytestmark = pytest.mark.usefixtures("cascade")
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detector]:
-    """Calls the portrait's crop fake, just; a darker one real."""
-    with brightness_detector(tmp_path_factory.mktemp("toy"), 0.65) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "walk.mp4", away_and_back())
-
-
-@pytest.fixture(scope="module")
 def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the face is in each frame of that clip: quicker than looking for it."""
     path = tmp_path_factory.mktemp("boxes") / "boxes.json"
@@ -60,21 +46,24 @@ def how(boxes: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(
-    detector: Detector, clip: Path, how: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    brightness: Detector,
+    away: Path,
+    how: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """What that run leaves when nothing disturbs it."""
     folder = tmp_path_factory.mktemp("whole") / "out"
-    explain_video(detector, clip, folder, **how)
+    explain_video(brightness, away, folder, **how)
     return folder
 
 
-def test_a_clip_becomes_a_folder(detector: Detector, clip: Path, tmp_path: Path) -> None:
+def test_a_clip_becomes_a_folder(brightness: Detector, away: Path, tmp_path: Path) -> None:
     """Times, gap, track, scores, counts, files: each held to what the clip was made of."""
-    before = detector.images_seen
+    before = brightness.images_seen
     result = explain_video(
-        detector, clip, tmp_path / "out", every=10, method="rise,lime-adv", settings=FAST
+        brightness, away, tmp_path / "out", every=10, method="rise,lime-adv", settings=FAST
     )
-    asked = detector.images_seen - before
+    asked = brightness.images_seen - before
     folder, summary = result.folder, result.summary
     assert {path.name for path in folder.iterdir()} == {
         "run.json", "survey.jsonl", "frames", "frames.jsonl", "summary.json", "overlay.webm",
@@ -109,31 +98,31 @@ def test_a_clip_becomes_a_folder(detector: Detector, clip: Path, tmp_path: Path)
 
 
 def test_a_run_that_is_finished_asks_nothing_again(
-    detector: Detector, clip: Path, how: dict[str, Any], whole: Path
+    brightness: Detector, away: Path, how: dict[str, Any], whole: Path
 ) -> None:
-    before, text = detector.images_seen, (whole / "frames.jsonl").read_bytes()
+    before, text = brightness.images_seen, (whole / "frames.jsonl").read_bytes()
     summary = json.loads((whole / "summary.json").read_text())
-    drawn = explain_video(detector, clip, whole, **{**how, "overlay": "webm"}).folder
+    drawn = explain_video(brightness, away, whole, **{**how, "overlay": "webm"}).folder
     film = (drawn / "overlay.webm").stat().st_mtime_ns
-    again = explain_video(detector, clip, whole, **{**how, "overlay": "webm"})
+    again = explain_video(brightness, away, whole, **{**how, "overlay": "webm"})
     assert (drawn / "overlay.webm").stat().st_mtime_ns == film  # nor drawn
-    assert detector.images_seen == before
+    assert brightness.images_seen == before
     assert (whole / "frames.jsonl").read_bytes() == text
     assert again.summary == summary
 
 
 def test_what_is_only_shown_may_change(
-    detector: Detector, clip: Path, how: dict[str, Any], whole: Path, tmp_path: Path
+    brightness: Detector, away: Path, how: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
     """Smoothing and overlay are no settings of the results: nothing is asked for them."""
     folder = tmp_path / "out"
     shutil.copytree(whole, folder)
-    before = detector.images_seen
-    explain_video(detector, clip, folder, **{**how, "smooth": 0.5, "overlay": "mp4"})
-    assert detector.images_seen == before
+    before = brightness.images_seen
+    explain_video(brightness, away, folder, **{**how, "smooth": 0.5, "overlay": "mp4"})
+    assert brightness.images_seen == before
     assert "The heat shown is smoothed over 0.5 s" in (folder / "report.html").read_text()
     assert (folder / "overlay.mp4").is_file()
-    explain_video(detector, clip, folder, **how)
+    explain_video(brightness, away, folder, **how)
     assert "smoothed" not in (folder / "report.html").read_text().split("<script")[0]
 
 
@@ -160,23 +149,28 @@ class Stopping:
 
 @pytest.mark.parametrize("calls", [1, 30, 62, 64, 65, 66, 67])
 def test_stopped_anywhere_and_gone_on_with_is_the_same_to_the_byte(
-    detector: Detector, clip: Path, how: dict[str, Any], whole: Path, tmp_path: Path, calls: int
+    brightness: Detector,
+    away: Path,
+    how: dict[str, Any],
+    whole: Path,
+    tmp_path: Path,
+    calls: int,
 ) -> None:
     """While looking and between faces; and no finished face is asked about twice."""
-    before = detector.images_seen
+    before = brightness.images_seen
     with pytest.raises(StopError):
-        explain_video(detector, clip, tmp_path / "out", watcher=Stopping(calls), **how)
-    spent = detector.images_seen - before
+        explain_video(brightness, away, tmp_path / "out", watcher=Stopping(calls), **how)
+    spent = brightness.images_seen - before
     kept = sum(
         json.loads(path.read_text())["images"] - 1
         for path in (tmp_path / "out").glob("frames/*/frame.json")
     )
     survey = tmp_path / "out" / "survey.jsonl"
     scored = survey.read_text().count('"scores"') if survey.exists() else 0
-    result = explain_video(detector, clip, tmp_path / "out", **how)
+    result = explain_video(brightness, away, tmp_path / "out", **how)
     assert without_seconds(result.folder) == without_seconds(whole)
     total = result.summary["images"]["total"]
-    assert detector.images_seen - before - spent == total - kept - scored
+    assert brightness.images_seen - before - spent == total - kept - scored
     for row in rows_of(whole):
         for method in row.get("methods", {}).values():
             path = method["files"]["arrays"]
@@ -186,7 +180,7 @@ def test_stopped_anywhere_and_gone_on_with_is_the_same_to_the_byte(
 
 
 def test_a_torn_line_is_made_again(
-    detector: Detector, clip: Path, how: dict[str, Any], whole: Path, tmp_path: Path
+    brightness: Detector, away: Path, how: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
     """A kill in the midst of a write: half a line at the survey's end, a folder without its end."""
     folder, text = tmp_path / "out", without_seconds(whole)
@@ -196,7 +190,7 @@ def test_a_torn_line_is_made_again(
         (folder / "survey.jsonl").write_bytes(content[:cut])
         (folder / "frames" / "000050-t1" / "frame.json").unlink()
         shutil.rmtree(folder / "frames" / "000010-t1")
-        explain_video(detector, clip, folder, **how)
+        explain_video(brightness, away, folder, **how)
         assert without_seconds(folder) == text
         assert (folder / "survey.jsonl").read_bytes() == content
         shutil.rmtree(folder)
@@ -215,48 +209,48 @@ def test_a_torn_line_is_made_again(
     ],
 )
 def test_other_settings_are_an_error_and_not_a_mix(
-    detector: Detector,
-    clip: Path,
+    brightness: Detector,
+    away: Path,
     how: dict[str, Any],
     whole: Path,
     change: dict[str, Any],
     words: str,
 ) -> None:
     with pytest.raises(OutputError, match="made with other settings") as caught:
-        explain_video(detector, clip, whole, **{**how, **change})
+        explain_video(brightness, away, whole, **{**how, **change})
     assert words in str(caught.value)
 
 
 def test_another_clip_or_detector_is_an_error(
-    detector: Detector, clip: Path, how: dict[str, Any], whole: Path, tmp_path: Path
+    brightness: Detector, away: Path, how: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
     other = write_clip(tmp_path / "walk.mp4", walking(12))
     with pytest.raises(OutputError, match=r"clip\.sha256"):
-        explain_video(detector, other, whole, **how)
+        explain_video(brightness, other, whole, **how)
     with (
         brightness_detector(tmp_path / "other", 0.5) as another,
         pytest.raises(OutputError, match=r"detector\.sha256"),
     ):
-        explain_video(another, clip, whole, **how)
+        explain_video(another, away, whole, **how)
 
 
 def test_two_at_once_in_one_folder_are_refused(
-    detector: Detector, clip: Path, how: dict[str, Any], tmp_path: Path
+    brightness: Detector, away: Path, how: dict[str, Any], tmp_path: Path
 ) -> None:
     class Second(Stopping):
         def show(self, event: object) -> None:
             with pytest.raises(OutputError, match="another whyfake is writing there"):
-                explain_video(detector, clip, tmp_path / "out", **how)
+                explain_video(brightness, away, tmp_path / "out", **how)
 
-    explain_video(detector, clip, tmp_path / "out", watcher=Second(10_000), **how)
+    explain_video(brightness, away, tmp_path / "out", watcher=Second(10_000), **how)
 
 
 def test_warm_and_cold_flip_alike_and_warm_is_cheaper(
-    detector: Detector, clip: Path, how: dict[str, Any], tmp_path: Path
+    brightness: Detector, away: Path, how: dict[str, Any], tmp_path: Path
 ) -> None:
     how = {**how, "every": 4}
-    warm = explain_video(detector, clip, tmp_path / "warm", **how).summary
-    cold = explain_video(detector, clip, tmp_path / "cold", warm=False, **how).summary
+    warm = explain_video(brightness, away, tmp_path / "warm", **how).summary
+    cold = explain_video(brightness, away, tmp_path / "cold", warm=False, **how).summary
     assert warm["explained"] == cold["explained"] == 10
     starts = warm["adversary_by_start"]
     assert starts["own frame"]["frames"] == 1
@@ -270,14 +264,14 @@ def test_warm_and_cold_flip_alike_and_warm_is_cheaper(
 
 @pytest.mark.parametrize(("explain", "explained"), [("all", 4), ("top:2", 2), ("fake", 4)])
 def test_which_faces_are_explained(
-    detector: Detector,
-    clip: Path,
+    brightness: Detector,
+    away: Path,
     how: dict[str, Any],
     tmp_path: Path,
     explain: str,
     explained: int,
 ) -> None:
-    result = explain_video(detector, clip, tmp_path / "out", explain=explain, **how)
+    result = explain_video(brightness, away, tmp_path / "out", explain=explain, **how)
     rows = [row for row in rows_of(result.folder) if row["track"]]
     assert sum(row["explained"] for row in rows) == explained
     if explain == "top:2":
@@ -285,13 +279,13 @@ def test_which_faces_are_explained(
         assert all(row["explained"] for row in best)
 
 
-def test_faces_that_are_called_real(clip: Path, how: dict[str, Any], tmp_path: Path) -> None:
+def test_faces_that_are_called_real(away: Path, how: dict[str, Any], tmp_path: Path) -> None:
     """None is explained by default; with `all` they are, without a sample and without a chain."""
     with brightness_detector(tmp_path / "toy", 0.9) as strict:
-        result = explain_video(strict, clip, tmp_path / "a", **how)
+        result = explain_video(strict, away, tmp_path / "a", **how)
         assert result.summary["explained"] == 0
         assert result.summary["images"]["total"] == 4
-        result = explain_video(strict, clip, tmp_path / "b", explain="all", **how)
+        result = explain_video(strict, away, tmp_path / "b", explain="all", **how)
     for row in rows_of(result.folder):
         if row["track"]:
             assert row["start"] is None
@@ -300,17 +294,17 @@ def test_faces_that_are_called_real(clip: Path, how: dict[str, Any], tmp_path: P
 
 
 def test_given_boxes_are_where_the_crops_are(
-    detector: Detector, clip: Path, how: dict[str, Any], whole: Path, tmp_path: Path
+    brightness: Detector, away: Path, how: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
     """The lines of one run serve as boxes for another: same crops, same scores."""
     again = {**how, "boxes": whole / "frames.jsonl"}
-    second = explain_video(detector, clip, tmp_path / "out", **again)
+    second = explain_video(brightness, away, tmp_path / "out", **again)
     assert without_seconds(whole) == without_seconds(second.folder)
 
 
 def test_a_face_that_fails_is_named_and_the_rest_goes_on(
-    detector: Detector,
-    clip: Path,
+    brightness: Detector,
+    away: Path,
     how: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -327,7 +321,7 @@ def test_a_face_that_fails_is_named_and_the_rest_goes_on(
         return (yield from original(self, frame, target, given))
 
     monkeypatch.setattr(Lime, "explain", failing)
-    result = explain_video(detector, clip, tmp_path / "out", **how)
+    result = explain_video(brightness, away, tmp_path / "out", **how)
     assert [str(failure.error) for failure in result.failures] == ["planted"]
     assert result.summary["failed"][0]["error"] == "planted"
     (failed,) = [row for row in rows_of(result.folder) if "failed" in row["flags"]]
@@ -339,16 +333,16 @@ def test_a_face_that_fails_is_named_and_the_rest_goes_on(
     monkeypatch.undo()
     monkeypatch.delenv("WHYFAKE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-cache"))
-    again = explain_video(detector, clip, tmp_path / "out", **how)
+    again = explain_video(brightness, away, tmp_path / "out", **how)
     assert again.failures == ()
     assert again.summary["explained"] == 4
 
 
 def test_smoothed_heat_is_beside_the_raw(
-    detector: Detector, clip: Path, how: dict[str, Any], whole: Path, tmp_path: Path
+    brightness: Detector, away: Path, how: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
     """Closed form: a Gaussian mean over the track's maps within two spreads."""
-    result = explain_video(detector, clip, tmp_path / "out", smooth=0.3, **how)
+    result = explain_video(brightness, away, tmp_path / "out", smooth=0.3, **how)
     rows = [row for row in rows_of(result.folder) if row["explained"]]
     frames = result.folder / "frames"
     heats = [Explanation.load(frames / row["id"] / "lime-adv").heatmap for row in rows]
@@ -361,7 +355,7 @@ def test_smoothed_heat_is_beside_the_raw(
     assert without_seconds(whole) == without_seconds(result.folder)
 
 
-def test_events_name_what_is_done(detector: Detector, clip: Path, tmp_path: Path) -> None:
+def test_events_name_what_is_done(brightness: Detector, away: Path, tmp_path: Path) -> None:
     """Progress: every stage in order, every frame, every face with its line."""
     stages, faces, steps = [], [], []
 
@@ -377,7 +371,7 @@ def test_events_name_what_is_done(detector: Detector, clip: Path, tmp_path: Path
             faces.append(event.record)
 
     result = explain_video(
-        detector, clip, tmp_path / "out", every=10, settings=FAST, watcher=Watching(0)
+        brightness, away, tmp_path / "out", every=10, settings=FAST, watcher=Watching(0)
     )
     assert stages == [
         ("reading", 0),
