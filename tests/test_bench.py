@@ -18,6 +18,7 @@ from whyfake.benching.roofline import flops_a_picture, peak
 from whyfake.cli import app
 from whyfake.files import cache_root
 from whyfake.runtime.layout import remembered
+from whyfake.runtime.throughput import Bare, Layout, Speed, layout_of
 
 
 @pytest.fixture
@@ -90,6 +91,30 @@ def test_many_frames_are_measured_too(toy: Path) -> None:
     assert runs[2].images == MANY * 33
     assert whole.median("lime", 1) == pytest.approx((runs[0].efficiency + runs[1].efficiency) / 2)
     assert whole.median("rise", 1) is None
+
+
+def test_a_layout_that_the_table_crowned_by_noise_flatters_no_method(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the table batch 32 is the fastest; beside the methods it is half as fast as the rule's."""
+    with whyfake.load_detector(toy, device="cpu", tune=False) as detector:
+        rule = layout_of(detector.engine)
+    crowned = Layout(32, rule.lanes)
+    speeds = {crowned: 2000.0}
+
+    def measure(self: Bare, layout: Layout, seconds: float) -> Speed:
+        return Speed(speeds.get(layout, 1000.0), 1e-3)
+
+    monkeypatch.setattr(Bare, "measure", measure)
+    found = []
+    for event in bench(Opening(str(toy), device="cpu"), Shortened(("lime",), 32, many=False)):
+        found.append(event)
+        if sum(isinstance(earlier, RawRate) for earlier in found) == 12:  # the table is whole
+            speeds.update({crowned: 1000.0, rule: 2000.0})
+    whole = found[-1]
+    assert isinstance(whole, Bench)
+    assert whole.best == crowned
+    assert [run.raw_images_s for run in whole.runs] == [2000.0]
 
 
 def test_stopped_amid_the_raw_measurement_it_leaves_nothing(toy: Path) -> None:
