@@ -110,9 +110,10 @@ def run_methods(
     with calls_it_fake(open_detector) as detector:
         frames = [count for count in (1, MANY) if count == 1 or wanted.many]
         total, done = len(frames) * wanted.repeats * len(wanted.methods), 0
-        for count in frames:  # what is imported or built at first use is not to be timed
+        for method in wanted.methods:  # what is imported or built at first use is not to be timed
+            _explain(detector, portraits(1), method, 0, _tiny())
+        for count in frames:
             pictures = portraits(count)
-            _explain(detector, pictures[:1], wanted.methods[-1], 0, _tiny())
             for repeat in range(wanted.repeats):
                 for method in wanted.methods:
                     step(f"{method}, {count} frame{'s' * (count > 1)}", done, total)

@@ -230,26 +230,29 @@ class RegionShares:
 class MaskSum:
     """Σ weight·mask over many masks without making any: upsampling is linear.
 
-    A mask is D[dy : dy + h] G E[dx : dx + w]ᵀ with bilinear matrices D and E, so the sums of G Eᵀ
-    are gathered by dy and multiplied by D once, at the end: s·w operations a mask instead of h·w.
+    A mask is D[dy : dy + h] G E[dx : dx + w]ᵀ with bilinear matrices D and E. So the weighted G are
+    gathered by their shift, and multiplied by D and E once, at the end: s² operations a mask
+    instead of h·w. Keeps (h·w) numbers of 8 bytes.
     """
 
     def __init__(self, grid: int, height: int, width: int) -> None:
-        self._size = (height, width)
-        self._down = bilinear_matrix(grid, height).astype(np.float64)
-        self._across = bilinear_matrix(grid, width).astype(np.float64).T.copy()
-        self._by_shift = np.zeros((cell_size(grid, height), grid, width))
+        self._down, self._across = _by_shift(grid, height), _by_shift(grid, width)
+        self._cells = np.zeros((len(self._down), len(self._across), grid, grid))
 
     def add(self, batch: GridMix, weights: NDArray[Any]) -> None:
         """Add the masks of a batch, weighted (N,)."""
-        width = self._size[1]
-        for grid, (dy, dx), weight in zip(batch.grids, batch.shifts, weights, strict=True):
-            self._by_shift[dy] += (grid * weight) @ self._across[:, dx : dx + width]
+        weighted = batch.grids * np.asarray(weights, np.float64)[:, None, None]
+        np.add.at(self._cells, tuple(batch.shifts.T), weighted)
 
     def result(self) -> NDArray[np.float64]:
         """The sum so far (h, w)."""
-        height, width = self._size
-        total = np.zeros((height, width))
-        for dy, rows in enumerate(self._by_shift):
-            total += self._down[dy : dy + height] @ rows
+        down, across = (np.concatenate(side, axis=1) for side in (self._down, self._across))
+        cells = self._cells.swapaxes(1, 2).reshape(down.shape[1], across.shape[1])
+        total: NDArray[np.float64] = down @ cells @ across.T
         return total
+
+
+def _by_shift(grid: int, length: int) -> list[NDArray[np.float64]]:
+    """For each shift along one side, what each pixel gets of each cell (length, grid)."""
+    whole = bilinear_matrix(grid, length).astype(np.float64)
+    return [whole[shift : shift + length] for shift in range(cell_size(grid, length))]

@@ -73,7 +73,7 @@ class Sobol:
         """The most images it asks for: the distinct rows of the design."""
         if self.scramble:
             return self.design * (self.grid**2 + 1)
-        return len(np.unique(self._rows(None), axis=0))
+        return len(distinct_rows(self._rows(None))[0])
 
     def with_budget(self, images: int) -> Sobol:
         """SOBOL with the largest design whose rows, duplicates included, fit; at least two rows."""
@@ -84,7 +84,7 @@ class Sobol:
         """A coroutine: the total-order index of each cell, painted on the cells."""
         cells = grid(frame.shape[1], frame.shape[2], self.grid)
         rows = self._rows(scene.rng if self.scramble else None)
-        distinct, where = np.unique(rows, axis=0, return_inverse=True)
+        distinct, where = distinct_rows(rows)
         # by row of the design: of A, of B, of A with each column of B
         where = where.reshape(-1, self.design)
         scores = np.full(len(distinct), np.nan)
@@ -134,6 +134,15 @@ def _measured(scores: NDArray[np.float64], cells: LabelMap, regions: LabelMap) -
     each = squares.T @ overlap
     mean = each.mean(axis=0)
     return mean, (each - mean) / count * np.sqrt(count / (count - 1)), count - 1
+
+
+def distinct_rows(
+    rows: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """The rows without their repetitions, in order, and for each row which of those it is (N,)."""
+    found: dict[bytes, int] = {}
+    where = np.array([found.setdefault(row.tobytes(), len(found)) for row in rows])
+    return rows[np.unique(where, return_index=True)[1]], where
 
 
 def base_designs(
