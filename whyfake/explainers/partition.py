@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,7 @@ from .base import LabelMap
 from .shapes import Shape
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Part:
+class Part(NamedTuple):
     """A node in a context: which of `blocks` blocks are visible around it, a bit each (there are
     many parts), and the scores without and with the node.
     """
@@ -72,29 +71,33 @@ class Tree:
         self.credit += [0.0, 0.0]
         return True
 
-    def widen(self, part: Part) -> NDArray[np.uint8]:
-        """A part's context, which is over the blocks of its time, over those of now."""
-        origin = self._origins.get(part.blocks)
+    def contexts(self, parts: Sequence[Part]) -> NDArray[np.uint8]:
+        """The parts' contexts, each over the blocks of its time, over those of now (N, blocks)."""
+        found = np.empty((len(parts), len(self._cut_from)), np.uint8)
+        ages: dict[int, list[int]] = {}
+        for row, part in enumerate(parts):
+            ages.setdefault(part.blocks, []).append(row)
+        for age, rows in ages.items():
+            packed = np.array([parts[row].visible for row in rows])
+            found[rows] = np.unpackbits(packed, axis=1, count=age)[:, self._origin(age)]
+        return found
+
+    def _origin(self, age: int) -> NDArray[np.intp]:
+        """For each block of now, which of the first `age` blocks it was cut from."""
+        origin = self._origins.get(age)
         if origin is None:
-            found = list(range(part.blocks))
-            for source in self._cut_from[part.blocks :]:
+            found = list(range(age))
+            for source in self._cut_from[age:]:
                 found.append(found[source])
-            origin = self._origins[part.blocks] = np.array(found)
-        return np.unpackbits(part.visible, count=part.blocks)[origin]
+            origin = self._origins[age] = np.array(found)
+        return origin
 
-    def halves(self, part: Part) -> NDArray[np.uint8]:
-        """Codes (2, blocks): the part's context with its left half visible, with its right half."""
-        codes = np.repeat(self.widen(part)[None], 2, axis=0)
-        for row, child in enumerate(self.children[part.node]):
-            codes[row, self._blocks(child)] = 1
-        return codes
-
-    def _blocks(self, node: int) -> list[int]:
-        """All blocks inside a node."""
+    def blocks(self, node: int) -> list[int]:
+        """All blocks inside a node, the one that its first pixel lies in first."""
         if node not in self.children:
             return [self._block_of[node]]
         left, right = self.children[node]
-        return self._blocks(left) + self._blocks(right)
+        return self.blocks(left) + self.blocks(right)
 
     def heatmap(self, unspent: Iterable[Part] = (), *, bare: bool = False) -> FloatArray:
         """Every node's credit spread over its pixels (h, w) by their shares, and likewise the gain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -94,7 +95,7 @@ class Shap:
         )
         root = Part(0, np.packbits(ends[0]), 1, f00, f11, 1.0)
         queue = _Queue(scene.rng)
-        queue.push(splitter.begin(root))
+        queue.push([splitter.begin(root)])
         watch, unevenness = Watch(self, self.samples, scene.rng), _Unevenness()
         asked, cost = 2, splitter.cost
         while queue and self.samples - asked >= cost:
@@ -108,16 +109,17 @@ class Shap:
                         tree.credit[part.node] += part.gain
             if not groups:
                 continue
-            codes = np.concatenate([splitter.codes(tree, group) for group in groups])
+            around = tree.contexts([part for group in groups for part in group])
+            codes = splitter.codes(tree, groups, around)
             answer = yield RegionMix(codes, tree.labels(), scene.baseline)
             asked += len(codes)
             scores = target.score(answer, self.score)
-            for index, group in enumerate(groups):
-                own = slice(cost * index, cost * (index + 1))
-                children = splitter.children(tree, group, codes[own], scores[own])
-                unevenness.add(tree, group, children)
-                for child in children:
-                    queue.push(child)
+            for group, children in zip(
+                groups, splitter.children(tree, groups, around, codes, scores), strict=True
+            ):
+                if watch.looks:
+                    unevenness.add(tree, group, children)
+                queue.push(children)
             last = not queue or self.samples - asked < cost
             if watch.due(asked, last=last) and watch.enough(
                 _measured(
@@ -146,24 +148,39 @@ class _All:
     def begin(self, root: Part) -> Group:
         return [root]
 
-    def codes(self, tree: Tree, group: Group) -> NDArray[np.uint8]:
-        return tree.halves(group[0])
+    def codes(
+        self, tree: Tree, groups: list[Group], around: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """Each part's context (a row of `around`) with its left half visible, with its right."""
+        codes = np.repeat(around, 2, axis=0)
+        for index, [part] in enumerate(groups):
+            for half, child in enumerate(tree.children[part.node]):
+                codes[2 * index + half, tree.blocks(child)] = 1
+        return codes
 
     def children(
-        self, tree: Tree, group: Group, codes: NDArray[np.uint8], scores: NDArray[np.float64]
-    ) -> list[Group]:
-        [part] = group
-        left, right = tree.children[part.node]
-        f10, f01 = scores
-        half = part.weight / 2
-        around, blocks = np.packbits(tree.widen(part)), codes.shape[1]
-        with_left, with_right = np.packbits(codes, axis=1)
-        return [
-            [Part(left, around, blocks, part.f_without, f10, half)],
-            [Part(right, around, blocks, part.f_without, f01, half)],
-            [Part(left, with_right, blocks, f01, part.f_with, half)],
-            [Part(right, with_left, blocks, f10, part.f_with, half)],
-        ]
+        self,
+        tree: Tree,
+        groups: list[Group],
+        around: NDArray[np.uint8],
+        codes: NDArray[np.uint8],
+        scores: NDArray[np.float64],
+    ) -> Iterator[list[Group]]:
+        """What each part splits into."""
+        blocks = codes.shape[1]
+        without, halves = np.packbits(around, axis=1), np.packbits(codes, axis=1)
+        answers = scores.tolist()
+        for index, [part] in enumerate(groups):
+            left, right = tree.children[part.node]
+            with_left, with_right = halves[2 * index : 2 * index + 2]
+            f10, f01 = answers[2 * index : 2 * index + 2]
+            half = part.weight / 2
+            yield [
+                [Part(left, without[index], blocks, part.f_without, f10, half)],
+                [Part(right, without[index], blocks, part.f_without, f01, half)],
+                [Part(left, with_right, blocks, f01, part.f_with, half)],
+                [Part(right, with_left, blocks, f10, part.f_with, half)],
+            ]
 
 
 class _Paired:
@@ -178,27 +195,48 @@ class _Paired:
         self._rng = rng
 
     def begin(self, root: Part) -> Group:
-        return [dataclasses.replace(root, weight=root.weight / self.cost)] * self.cost
+        return [root._replace(weight=root.weight / self.cost)] * self.cost
 
-    def codes(self, tree: Tree, group: Group) -> NDArray[np.uint8]:
-        firsts = self._rng.integers(0, 2, self.cost // 2)
-        both = np.stack([firsts, 1 - firsts], axis=1).ravel()
-        return np.stack([tree.halves(part)[first] for part, first in zip(group, both, strict=True)])
+    def codes(
+        self, tree: Tree, groups: list[Group], around: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """Each part's context (a row of `around`) with the half visible that its order puts first."""
+        codes = around.copy()
+        for index, group in enumerate(groups):
+            halves = [tree.blocks(child) for child in tree.children[group[0].node]]
+            for pair, first in enumerate(self._rng.integers(0, 2, self.cost // 2).tolist()):
+                row = self.cost * index + 2 * pair
+                codes[row, halves[first]] = 1
+                codes[row + 1, halves[1 - first]] = 1
+        return codes
 
     def children(
-        self, tree: Tree, group: Group, codes: NDArray[np.uint8], scores: NDArray[np.float64]
-    ) -> list[Group]:
-        halves: list[Group] = [[], []]
+        self,
+        tree: Tree,
+        groups: list[Group],
+        around: NDArray[np.uint8],
+        codes: NDArray[np.uint8],
+        scores: NDArray[np.float64],
+    ) -> Iterator[list[Group]]:
+        """What each group splits into: its left half in every order, its right half."""
         blocks = codes.shape[1]
-        for part, row, score in zip(group, codes, scores, strict=True):
-            around = tree.widen(part)
-            left = row[tree.halves(part)[0] > around].all()  # the half that this order shows first
-            first, second = tree.children[part.node] if left else tree.children[part.node][::-1]
-            before = Part(first, np.packbits(around), blocks, part.f_without, score, part.weight)
-            after = Part(second, np.packbits(row), blocks, score, part.f_with, part.weight)
-            for child in (before, after):
-                halves[tree.children[part.node].index(child.node)].append(child)
-        return halves
+        without, shown = np.packbits(around, axis=1), np.packbits(codes, axis=1)
+        answers = iter(scores.tolist())
+        row = 0
+        for group in groups:
+            left, right = tree.children[group[0].node]
+            probe = tree.blocks(left)[0]
+            halves: dict[int, Group] = {left: [], right: []}
+            for part in group:
+                score = next(answers)
+                # whether this order shows the left half first
+                first, second = (left, right) if codes[row, probe] else (right, left)
+                before = Part(first, without[row], blocks, part.f_without, score, part.weight)
+                after = Part(second, shown[row], blocks, score, part.f_with, part.weight)
+                halves[first].append(before)
+                halves[second].append(after)
+                row += 1
+            yield [halves[left], halves[right]]
 
 
 class _Unevenness:
@@ -276,10 +314,11 @@ class _Queue:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def push(self, group: Group) -> None:
-        self._pushed += 1
-        size = sum(abs(part.gain) for part in group)
-        heapq.heappush(self._heap, (-size, self._rng.random(), self._pushed, group))
+    def push(self, groups: list[Group]) -> None:
+        for group, tie in zip(groups, self._rng.random(len(groups)).tolist(), strict=True):
+            self._pushed += 1
+            size = sum([abs(part.gain) for part in group])
+            heapq.heappush(self._heap, (-size, tie, self._pushed, group))
 
     def pop(self) -> Group:
         return heapq.heappop(self._heap)[-1]
@@ -290,4 +329,5 @@ class _Queue:
 
     def drained(self) -> list[Group]:
         """All that wait, the largest first; none wait then."""
-        return [self.pop() for _ in range(len(self._heap))]
+        heap, self._heap = sorted(self._heap), []
+        return [entry[-1] for entry in heap]
