@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from toys import make_card
 
 from whyfake.card import DetectorCard
-from whyfake.errors import DetectorError, EngineError
+from whyfake.errors import DetectorError, EngineError, UsageError
+from whyfake.later import Later
 from whyfake.onnx_graph import PIXELS, SCORES
 from whyfake.perturbation import FloatArray, Pixels
 from whyfake.runtime import Delivered, Detector, Failed, Job, drive, run
@@ -210,3 +211,50 @@ def test_seconds_add_up_to_no_more_than_the_run(tmp_path: Path) -> None:
     seconds = [e.seconds for e in events if isinstance(e, Delivered)]
     assert all(s >= 0 for s in seconds)
     assert 0 < sum(seconds) < 2 * wall  # resuming counts in full while the other lane works
+
+
+def test_another_lane_works_something_out_while_a_coroutine_asks() -> None:
+    """Its questions let it end: they do not wait for it."""
+    answered = threading.Event()
+    later = Later(lambda: answered.wait(20))
+
+    def asking() -> Generator[Any, FloatArray, bool]:
+        yield later
+        for _ in range(3):
+            yield Pixels(np.zeros((2, 3, *SIZE), np.float32))
+        answered.set()
+        return later.get()
+
+    detector, _ = detector_of(1, 2)
+    [event] = run(detector, [Job("a", np.zeros((3, *SIZE), np.float32), asking())])
+    assert isinstance(event, Delivered)
+    assert event.value is True
+
+
+@pytest.mark.parametrize("lanes", [0, 1, 2])
+def test_what_fails_beside_fails_only_who_wants_it(lanes: int) -> None:
+    """Without lanes: driven alone."""
+
+    def work() -> int:
+        raise UsageError("no regions")
+
+    def asking(wants: bool) -> Generator[Any, FloatArray, int]:
+        later = Later(work)
+        yield later
+        answer = yield Pixels(np.zeros((2, 3, *SIZE), np.float32))
+        return later.get() if wants else len(answer)
+
+    frame = np.zeros((3, *SIZE), np.float32)
+    detector, _ = detector_of(1, max(lanes, 1))
+    if not lanes:
+        assert drive(asking(False), detector, frame) == 2
+        with pytest.raises(UsageError, match="no regions"):
+            drive(asking(True), detector, frame)
+        return
+    jobs = [Job(wants, frame, asking(wants)) for wants in (False, True)]
+    events = {event.key: event for event in run(detector, jobs)}
+    assert isinstance(events[False], Delivered)
+    assert events[False].value == 2
+    failed = events[True]
+    assert isinstance(failed, Failed)
+    assert "no regions" in str(failed.error)

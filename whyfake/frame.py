@@ -10,7 +10,6 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .explainers import (
     ADVERSARIAL,
@@ -22,6 +21,7 @@ from .explainers import (
     region_map,
 )
 from .explanation import Adversary, Explanation
+from .later import Later
 from .making import Found, Maker, counted, detect
 from .media import Picture
 from .perturbation import FloatArray
@@ -61,7 +61,7 @@ class _Frame:
         self.called_real = False
         self.attack = request.settings.attack()
         self.trust = 1.0
-        self.regions: NDArray[np.int32]
+        self.regions = Later(lambda: region_map(request.settings.regions, frame))
 
     def counted(self, coroutine: Generator[Any, FloatArray, Any], purpose: str) -> Any:
         """Delegate to a coroutine, adding up the images that it asks for."""
@@ -91,11 +91,11 @@ def explain_frame(
 
 def _explain(state: _Frame, link: Link | None) -> Asking:
     detector, request, maker = state.detector, state.request, state.maker
+    yield state.regions
     log_probs = yield from state.counted(detect(state.frame), "detection")
     predicted = int(log_probs.argmax())
     target = resolve_target(request.target, detector, predicted)
     state.called_real = predicted in detector.real
-    state.regions = region_map(request.settings.regions, state.frame)
     for method in request.methods:
         adversarial = method.endswith(ADVERSARIAL) and not state.called_real
         if adversarial and state.adversary is None:
@@ -161,7 +161,7 @@ def _explanation(
         },
         frame=state.frame,
         heatmap=found.heatmap,
-        region_map=state.regions,
+        region_map=state.regions.get(),
         region_scores=found.region_scores.astype(np.float32),
         adversary=None if adversary is None else _record(adversary),
         adversarial=None if adversary is None else adversary.image,

@@ -28,6 +28,7 @@ from .explainers import (
     with_nes,
 )
 from .explainers.base import LabelMap
+from .later import Later
 from .media import fit_to, load_picture
 from .perturbation import FloatArray, Pixels
 from .runtime import Detector
@@ -92,7 +93,7 @@ class Maker:
         rng = self.rng(attack.name)
         return attack.attack(self.frame, self.detector.real, seed=self.seed, rng=rng, start=start)
 
-    def baseline(self, name: str, regions: LabelMap) -> FloatArray:
+    def baseline(self, name: str, regions: LabelMap | Later[LabelMap]) -> FloatArray:
         """The baseline image (3, h, w) of that name, or from a picture's path. Asks nothing."""
         if name not in BASELINES:
             return fit_to(load_picture(name).rgb, self.detector.size)
@@ -100,7 +101,11 @@ class Maker:
         return baseline_image(name, self.frame, regions, neutral, self.rng("noise"))
 
     def attribution(
-        self, explainer: Explainer, target: Target, regions: LabelMap, baseline: FloatArray
+        self,
+        explainer: Explainer,
+        target: Target,
+        regions: LabelMap | Later[LabelMap],
+        baseline: FloatArray,
     ) -> Generator[Any, FloatArray, Found]:
         """A coroutine: what an explainer found, with a score for every region.
 
@@ -109,7 +114,7 @@ class Maker:
         scene = Scene(baseline, regions, self.rng(explainer.name))
         made = yield from explainer.explain(self.frame, target, scene)
         scores = made.region_scores
-        scores = region_means(made.heatmap, regions) if scores is None else scores
+        scores = region_means(made.heatmap, scene.regions) if scores is None else scores
         return Found(made.heatmap, scores, made.confidence)
 
 

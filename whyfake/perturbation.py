@@ -7,6 +7,7 @@ that determine the masks; `render` makes pixels, and is the definition that fast
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -213,8 +214,8 @@ class NoiseStep:
 
     def values(self, row: int) -> FloatArray:
         """The values of copy `row`'s direction: a view, shaped `shape`, into the table."""
-        offset = int(self.offsets[row])
-        return self.table[offset : offset + int(np.prod(self.shape))].reshape(self.shape)
+        offset, shape = int(self.offsets[row]), self.shape
+        return self.table[offset : offset + math.prod(shape)].reshape(shape)
 
     def spread(self, values: FloatArray) -> FloatArray:
         """Values shaped `shape` as pixels (channels, h, w); where `cell` is 1, the same array."""

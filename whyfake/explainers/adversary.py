@@ -64,11 +64,21 @@ def ball(frame: FloatArray, epsilon: float) -> tuple[FloatArray, FloatArray]:
     return np.maximum(frame - radius, 0), np.minimum(frame + radius, 1)
 
 
+def into_ball(image: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """`image`, a new array that is written to, brought between `low` and `high`.
+
+    What `np.clip` gives; with whole images as bounds that takes ten times as long.
+    """
+    np.maximum(image, low, out=image)
+    np.minimum(image, high, out=image)
+    return image
+
+
 def at_strengths(
     frame: FloatArray, start: FloatArray, low: FloatArray, high: FloatArray
 ) -> FloatArray:
     """The frame with a perturbation at each of STRENGTHS, brought between `low` and `high`."""
-    return np.stack([np.clip(frame + np.float32(s) * start, low, high) for s in STRENGTHS])
+    return np.stack([into_ball(frame + np.float32(s) * start, low, high) for s in STRENGTHS])
 
 
 def real_margin(log_probs: FloatArray, real: tuple[int, ...]) -> NDArray[np.float64]:

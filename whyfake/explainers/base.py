@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError, unknown
+from ..later import Later
 from ..perturbation import FloatArray, PerturbationBatch
 
 Score = Literal["probability", "log_odds"]
@@ -57,17 +58,29 @@ class Attribution:
     confidence: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
 class Scene:
     """All that an explainer is given beside the frame (3, h, w).
 
-    `baseline` (3, h, w): what hidden pixels show. `regions` (h, w): labels 0 … R−1. `rng`: the only
-    source of randomness.
+    `baseline` (3, h, w): what hidden pixels show. `regions` (h, w): labels 0 … R−1, or how they
+    will be found once they are needed. `rng`: the only source of randomness.
     """
 
-    baseline: FloatArray
-    regions: LabelMap
-    rng: np.random.Generator
+    def __init__(
+        self, baseline: FloatArray, regions: LabelMap | Later[LabelMap], rng: np.random.Generator
+    ) -> None:
+        self.baseline = baseline
+        self.rng = rng
+        self._regions = regions
+
+    @property
+    def regions(self) -> LabelMap:
+        """The regions (h, w)."""
+        return labels_of(self._regions)
+
+
+def labels_of(regions: LabelMap | Later[LabelMap]) -> LabelMap:
+    """The regions (h, w), found now if need be."""
+    return regions.get() if isinstance(regions, Later) else regions
 
 
 class Explainer(Protocol):

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UsageError, unknown
+from ..later import Later
 from ..perturbation import FloatArray
-from .base import LabelMap
+from .base import LabelMap, labels_of
 
 NAMES = ("mean", "zero", "black", "gray", "blur", "noise", "adversarial")
 """All but `adversarial`, which has to be asked for, are made by `baseline_image`."""
@@ -23,7 +24,7 @@ def check_baseline(name: str) -> None:
 def baseline_image(
     name: str,
     frame: FloatArray,
-    regions: LabelMap,
+    regions: LabelMap | Later[LabelMap],
     neutral: tuple[float, float, float],
     rng: np.random.Generator,
 ) -> FloatArray:
@@ -34,12 +35,13 @@ def baseline_image(
     of half the frame's sides (SHAP). `noise`: uniform in [0, 1].
     """
     if name == "mean":
-        areas = np.bincount(regions.ravel())
+        labels = labels_of(regions)
+        areas = np.bincount(labels.ravel())
         means = [
-            np.bincount(regions.ravel(), weights=channel.ravel()) / np.maximum(areas, 1)
+            np.bincount(labels.ravel(), weights=channel.ravel()) / np.maximum(areas, 1)
             for channel in frame
         ]
-        return np.stack([mean[regions] for mean in means]).astype(np.float32)
+        return np.stack([mean[labels] for mean in means]).astype(np.float32)
     if name in ("zero", "black", "gray"):
         color = {"zero": neutral, "black": (0.0,) * 3, "gray": (0.5,) * 3}[name]
         plain = np.empty(frame.shape, np.float32)

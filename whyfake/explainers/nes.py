@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..perturbation import FloatArray, NoiseStep, Pixels
-from .adversary import AdversarialSample, at_strengths, ball, probability, real_margin
+from .adversary import (
+    AdversarialSample,
+    at_strengths,
+    ball,
+    into_ball,
+    probability,
+    real_margin,
+)
 from .base import LATER, check, check_choice
 
 TABLE_FLOATS = 1 << 22
@@ -148,7 +155,7 @@ class Nes:
                 gradient /= max(float(np.abs(gradient).mean()), 1e-30)
                 gradient += np.float32(self.momentum) * velocity
                 velocity = gradient
-            image = np.clip(image + self.step(gradient, mask), low, high)
+            image = into_ball(image + self.step(gradient, mask), low, high)
             step += 1
         assert before is not None
         assert kept is not None

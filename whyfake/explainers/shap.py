@@ -200,8 +200,8 @@ class _Paired:
     def codes(
         self, tree: Tree, groups: list[Group], around: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
-        """Each part's context (a row of `around`) with the half visible that its order puts first."""
-        codes = around.copy()
+        """Each part's context (a row of `around`) with the half that its order puts first."""
+        codes: NDArray[np.uint8] = around.copy()
         for index, group in enumerate(groups):
             halves = [tree.blocks(child) for child in tree.children[group[0].node]]
             for pair, first in enumerate(self._rng.integers(0, 2, self.cost // 2).tolist()):

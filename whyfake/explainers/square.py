@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..perturbation import FloatArray, Pixels
-from .adversary import AdversarialSample, at_strengths, ball, probability, real_margin
+from .adversary import (
+    AdversarialSample,
+    at_strengths,
+    ball,
+    into_ball,
+    probability,
+    real_margin,
+)
 from .base import LATER, check
 
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -122,7 +129,7 @@ class _Squares:
         """The frame with a vertical stripe a column, a sign for each channel."""
         step, columns = self._step, self._frame.shape[2]
         stripes = self._rng.choice((-step, step), (3, 1, columns)).astype(np.float32)
-        striped: FloatArray = np.clip(self._frame + stripes, self._low, self._high)
+        striped = into_ball(self._frame + stripes, self._low, self._high)
         striped[:, ~self._where] = self._frame[:, ~self._where]
         return striped
 
@@ -135,7 +142,7 @@ class _Squares:
         sign = self._rng.choice((-step, step), (3, 1, 1)).astype(np.float32)
         frame = self._frame[window]
         candidate: FloatArray = image.copy()
-        moved = np.clip(frame + sign, self._low[window], self._high[window])
+        moved = into_ball(frame + sign, self._low[window], self._high[window])
         candidate[window] = np.where(self._where[window[1:]], moved, frame)
         return candidate
 

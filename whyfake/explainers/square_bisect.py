@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..perturbation import FloatArray, Pixels
-from .adversary import AdversarialSample, probability, real_margin
+from .adversary import AdversarialSample, into_ball, probability, real_margin
 from .base import check
 from .square import Square
 
@@ -49,7 +49,7 @@ class Bisect:
         image, kept = sample.image, sample.log_probs
         for _ in range(self.rounds):
             cuts = low + (high - low) * np.arange(1, self.cuts + 1) / (self.cuts + 1)
-            tried = np.stack([np.clip(frame + np.float32(s) * added, least, most) for s in cuts])
+            tried = np.stack([into_ball(frame + np.float32(s) * added, least, most) for s in cuts])
             answer = yield Pixels(tried)
             flips = np.flatnonzero(real_margin(answer, real) > 0)
             if not len(flips):

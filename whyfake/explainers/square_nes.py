@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..perturbation import FloatArray, NoiseStep, Pixels
-from .adversary import AdversarialSample, ball, real_margin
+from .adversary import AdversarialSample, ball, into_ball, real_margin
 from .base import check
 from .nes import Directions, Nes
 from .square import Square
@@ -70,7 +70,7 @@ class SquareNes:
             answer = yield batch
             margins = real_margin(answer, real)
             gradient = nes.gradient(batch, margins)
-            moved = np.clip(sample.image + nes.step(gradient, mask), low, high)
+            moved = into_ball(sample.image + nes.step(gradient, mask), low, high)
             answer = yield Pixels(moved[None])
             asked = sample.images + len(batch) + 1
             sample = dataclasses.replace(sample, images=asked)

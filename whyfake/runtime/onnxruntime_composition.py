@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -126,7 +127,7 @@ class OrtCanvas(Canvas[Any]):
     def _execute(self, session: Any, io: Any, row: int, rows: int) -> None:
         """Let a graph write rows of the detector's input, and wait: sessions have own streams."""
         shape = (rows, *self._shape)
-        at = self._value.data_ptr() + row * 4 * int(np.prod(self._shape))
+        at = self._value.data_ptr() + row * 4 * math.prod(self._shape)
         io.bind_output(OUTPUT, *self._place, np.float32, shape, at)
         io.synchronize_inputs()
         session.run_with_iobinding(io)

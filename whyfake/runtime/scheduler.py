@@ -1,8 +1,8 @@
 """Runs coroutines that ask about perturbed frames: one with `drive`, hundreds at once with `run`.
 
 A coroutine yields a PerturbationBatch and is sent its log-probabilities (N, C). It yields a Promise
-to wait until another coroutine has kept it. Anything else that it yields is a result, and is handed
-out at once.
+to wait until another coroutine has kept it, and a Later to have it worked out while it goes on.
+Anything else that it yields is a result, and is handed out at once.
 
 `run` works in lanes, one thread each, as many as the engine can serve. A lane takes the next rows
 of whichever frames have some, composes them, runs them, and hands the scores to
@@ -13,6 +13,7 @@ the frames in flight.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import WhyfakeError
+from ..later import Later
 from ..perturbation import FloatArray, PerturbationBatch
 from .detector import Copies, Detector, Lane
 from .engine import Engine
@@ -116,6 +118,7 @@ class _State:
     changed: threading.Condition = field(default_factory=threading.Condition)
     running: list[_Running] = field(default_factory=list)
     fresh: deque[_Running] = field(default_factory=deque)
+    aside: deque[Later[Any]] = field(default_factory=deque)
     events: deque[Delivered | Failed] = field(default_factory=deque)
     stop: bool = False
     crash: BaseException | None = None
@@ -201,8 +204,11 @@ def _work(state: _State, detector: Detector) -> None:
                     if state.stop:
                         return
                     starting = state.fresh.popleft() if state.fresh else None
-                    pieces = [] if starting else _take(state, detector.engine, lane.rows)
-                    if starting or pieces:
+                    later = state.aside.popleft() if state.aside and not starting else None
+                    pieces = []
+                    if not starting and not later:
+                        pieces = _take(state, detector.engine, lane.rows)
+                    if starting or later or pieces:
                         break
                     state.changed.wait()
             stages.waiting += time.perf_counter() - idle
@@ -210,6 +216,9 @@ def _work(state: _State, detector: Detector) -> None:
             if pieces:
                 finished += _run_pieces(state, detector, lane, pieces)
             resumed = time.perf_counter()
+            if later is not None:
+                with contextlib.suppress(Exception):  # whoever wants it meets the error
+                    later.get()
             for running in finished:
                 _advance(state, detector, running)
             stages.resuming += time.perf_counter() - resumed
@@ -306,6 +315,7 @@ def _advance(state: _State, detector: Detector, running: _Running) -> None:
     coroutine, raw, name = running.job.coroutine, running.scores, running.job.key
     running.scores = running.copies = None
     events: list[Delivered | Failed] = []
+    aside: list[Later[Any]] = []
     ended = False
 
     def spent() -> float:
@@ -324,6 +334,8 @@ def _advance(state: _State, detector: Detector, running: _Running) -> None:
             if isinstance(asked, Promise):
                 if not asked.kept:
                     break
+            elif isinstance(asked, Later):
+                aside.append(asked)
             else:
                 events.append(Delivered(name, asked, spent(), last=False))
             asked = next(coroutine)
@@ -348,5 +360,6 @@ def _advance(state: _State, detector: Detector, running: _Running) -> None:
         if not ended:
             running.seconds += time.perf_counter() - started
         _wake(state)
+        state.aside.extend(aside)
         state.events.extend(events)
         state.changed.notify_all()

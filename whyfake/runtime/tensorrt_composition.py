@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import threading
 import weakref
 from collections import deque
@@ -228,7 +229,7 @@ class TensorRtCanvas(Canvas[Held]):
 
     def _can_draw(self, row: int) -> bool:
         """TensorRT writes to multiples of 256 bytes only; most sizes of pictures are."""
-        return row * 4 * int(np.prod(self._shape)) % ALIGNMENT == 0
+        return row * 4 * math.prod(self._shape) % ALIGNMENT == 0
 
     def _draw(
         self,
