@@ -137,14 +137,12 @@ def bench(
     def open_used(card: DetectorCard | None) -> Detector:
         return opening.open(used, card)
 
-    with (
-        bare_engine() as bare
-    ):  # anew: large batches leave large arenas, which are not the methods'
+    # anew: large batches leave large arenas, which are not the methods'
+    with bare_engine() as bare:
         # noise may have made another layout than the fastest the best: it is not to flatter
         rivals = list(dict.fromkeys((best, used, rule)))
-        for run in run_methods(open_used, bare, rivals, wanted, step):
-            whole.runs.append(run)
-            yield run
+        whole.runs = run_methods(open_used, bare, rivals, wanted, step)
+    yield from whole.runs
     yield whole
 
 

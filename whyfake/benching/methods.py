@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..explainers import METHODS, Nes
 from ..pipeline import explain_events
 from ..request import make_request
 from ..runtime import Detector
-from ..runtime.throughput import Bare, Layout
+from ..runtime.throughput import Bare, Layout, Speed
 from ..settings import Settings
 from .memory import forget_peak, peak_mb
 
@@ -74,26 +75,36 @@ def _shorter(nes: Nes, images: int) -> Nes:
 
 
 @dataclass(frozen=True)
-class MethodRun:
-    """One run of a method on `frames` frames at once.
+class Timed:
+    """One run of a method on `frames` frames at once, as it was measured.
 
-    `efficiency` = (images ÷ raw_images_s) ÷ seconds, raw being the mean of right before and right
-    after, of the fastest layout then. `cpu_efficiency` is the same of CPU time, which a busy
-    machine blurs less: what composing and all else take of the cores; None on GPUs. `host` has the
-    lanes' seconds by stage, in sum.
+    `cpu_seconds`: of all threads; `host`: the lanes' seconds by stage, in sum.
     """
 
     method: str
     frames: int
     images: int
     seconds: float
-    raw_images_s: float
-    efficiency: float
-    cpu_efficiency: float | None
+    cpu_seconds: float
     host: dict[str, float]
     bytes_in: int
     bytes_out: int
     peak_mb: float | None
+
+
+@dataclass(frozen=True)
+class MethodRun(Timed):
+    """A run held to the bare engine.
+
+    `efficiency` = (images ÷ raw_images_s) ÷ seconds, raw being the mean of right before and right
+    after, of the layout that was the fastest over all runs. `cpu_efficiency` is the same of CPU
+    time, which a busy machine blurs less: what composing and all else take of the cores; None on
+    GPUs.
+    """
+
+    raw_images_s: float
+    efficiency: float
+    cpu_efficiency: float | None
 
 
 def run_methods(
@@ -102,23 +113,28 @@ def run_methods(
     rivals: Sequence[Layout],
     wanted: Shortened,
     step: Step,
-) -> Iterator[MethodRun]:
+) -> list[MethodRun]:
     """Every method, `wanted.repeats` times, on one frame and then on MANY together.
 
-    `rivals`: the layouts that may be the fastest; what is faster now is what a method is held to.
+    `rivals`: the layouts that may be the fastest; all methods are held to the one whose median over
+    all measurements is the highest. Each run to whichever was faster just then would be held to
+    its luck: the best of two noisy numbers is higher than either.
     """
+    timed: list[tuple[Timed, list[Speed]]] = []
     with calls_it_fake(open_detector) as detector:
         frames = [count for count in (1, MANY) if count == 1 or wanted.many]
-        total, done = len(frames) * wanted.repeats * len(wanted.methods), 0
+        total = len(frames) * wanted.repeats * len(wanted.methods)
         for method in wanted.methods:  # what is imported or built at first use is not to be timed
             _explain(detector, portraits(1), method, 0, _tiny())
         for count in frames:
             pictures = portraits(count)
             for repeat in range(wanted.repeats):
                 for method in wanted.methods:
-                    step(f"{method}, {count} frame{'s' * (count > 1)}", done, total)
-                    yield _timed(detector, bare, rivals, wanted, method, pictures, repeat)
-                    done += 1
+                    step(f"{method}, {count} frame{'s' * (count > 1)}", len(timed), total)
+                    timed.append(_timed(detector, bare, rivals, wanted, method, pictures, repeat))
+    speeds = [statistics.median(own[n].images_s for _, own in timed) for n in range(len(rivals))]
+    fastest = speeds.index(max(speeds))
+    return [_held_to(run, own[fastest]) for run, own in timed]
 
 
 def _timed(
@@ -129,7 +145,8 @@ def _timed(
     method: str,
     pictures: list[NDArray[np.uint8]],
     seed: int,
-) -> MethodRun:
+) -> tuple[Timed, list[Speed]]:
+    """One run, and the speed of each rival around it."""
     settings = wanted.settings(len(pictures))
     before = [bare.measure(layout, wanted.seconds) for layout in rivals]
     seen, stages, up = detector.images_seen, detector.stages.copy(), detector.engine.bytes_up
@@ -139,26 +156,36 @@ def _timed(
     cpu, wall = time.process_time() - cpu, time.perf_counter() - start
     top = peak_mb() if tells else None
     after = [bare.measure(layout, wanted.seconds) for layout in rivals]
-    images, spent = detector.images_seen - seen, detector.stages.since(stages)
-    first, last = max(
-        zip(before, after, strict=True), key=lambda pair: pair[0].images_s + pair[1].images_s
-    )
-    raw = (first.images_s + last.images_s) / 2
-    own = None
-    if first.cpu_s is not None and last.cpu_s is not None:
-        own = round(images * (first.cpu_s + last.cpu_s) / 2 / cpu, 4)
-    return MethodRun(
+    spent = detector.stages.since(stages)
+    run = Timed(
         method=method,
         frames=len(pictures),
-        images=images,
+        images=detector.images_seen - seen,
         seconds=round(wall, 4),
-        raw_images_s=round(raw, 2),
-        efficiency=round(images / raw / wall, 4),
-        cpu_efficiency=own,
+        cpu_seconds=round(cpu, 4),
         host={name: round(value, 4) for name, value in spent.seconds().items()},
         bytes_in=detector.engine.bytes_up - up,
         bytes_out=spent.bytes_out,
         peak_mb=top,
+    )
+    return run, [_mean(*pair) for pair in zip(before, after, strict=True)]
+
+
+def _mean(before: Speed, after: Speed) -> Speed:
+    own = None
+    if before.cpu_s is not None and after.cpu_s is not None:
+        own = (before.cpu_s + after.cpu_s) / 2
+    return Speed((before.images_s + after.images_s) / 2, own)
+
+
+def _held_to(run: Timed, raw: Speed) -> MethodRun:
+    return MethodRun(
+        **vars(run),
+        raw_images_s=round(raw.images_s, 2),
+        efficiency=round(run.images / raw.images_s / run.seconds, 4),
+        cpu_efficiency=(
+            None if raw.cpu_s is None else round(run.images * raw.cpu_s / run.cpu_seconds, 4)
+        ),
     )
 
 
