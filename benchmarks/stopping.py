@@ -2,11 +2,11 @@
 
     python benchmarks/stopping.py [FRAMES...] --detector DETECTOR.onnx --out FILE.json
 
-Each method stops at `--confidence` under several seeds, or spends its budget; the reference is
-asked four times the paper's budget (see fewer_questions.py, whose --cache it shares). Right means:
-the same first `--top` regions, in any order. Without frames, forged portraits of `whyfake demo` are
-explained. The runs of one frame share a reference and are not independent of each other: compare
-shares over many frames.
+Each method stops at `--confidence` under several seeds, or spends its budget; the reference, with
+the same adversarial sample, is asked four times the paper's budget (see fewer_questions.py, whose
+--cache it shares). Right means: the same first `--top` regions, in any order. Without frames,
+forged portraits of `whyfake demo` are explained. The runs of one frame share a reference and are
+not independent of each other: compare shares over many frames.
 """
 
 from __future__ import annotations
@@ -133,7 +133,11 @@ def main() -> None:
             Image.fromarray(forged_portrait(seed).image).save(path)
     rows: list[dict[str, Any]] = []
     with whyfake.load_detector(options.detector, device="cpu") as detector:
-        for subject in subjects(detector, frames, Settings()):
+        for subject in subjects(detector, frames, Settings(), seeds=0):
+            # one sample for all runs of a frame: the confidence is in the questions
+            [sample] = subject.samples.values()
+            keys = [(whose, seed) for whose in ("paper", "other") for seed in range(options.seeds)]
+            subject.samples.update(dict.fromkeys(keys, sample))
             rows += study(detector, subject, options)
         name = detector.card.name
     table = summarise(rows, options.confidence)
