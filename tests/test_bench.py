@@ -117,6 +117,35 @@ def test_a_layout_that_the_table_crowned_by_noise_flatters_no_method(
     assert [run.raw_images_s for run in whole.runs] == [2000.0]
 
 
+def test_a_lucky_measurement_of_another_layout_holds_no_run_back(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All runs are held to the layout that is the fastest by its median."""
+    with whyfake.load_detector(toy, device="cpu", tune=False) as detector:
+        rule = layout_of(detector.engine)
+    crowned = Layout(32, rule.lanes)
+    beside: list[float] = []
+
+    def measure(self: Bare, layout: Layout, seconds: float) -> Speed:
+        if layout != crowned:
+            return Speed(1500.0, 1e-3)
+        if not beside:
+            return Speed(2000.0, 1e-3)
+        return Speed(beside.pop(), 1e-3)
+
+    monkeypatch.setattr(Bare, "measure", measure)
+
+    def step(text: str, done: int, total: int) -> None:
+        if text.startswith("lime"):  # right before and after each of three runs
+            beside[:] = [4000.0] * 2 if done == 1 else [1000.0] * 2
+
+    wanted = Shortened(("lime",), 32, repeats=3, many=False)
+    whole = list(bench(Opening(str(toy), device="cpu"), wanted, step))[-1]
+    assert isinstance(whole, Bench)
+    assert whole.best == crowned
+    assert [run.raw_images_s for run in whole.runs] == [1500.0] * 3
+
+
 def test_stopped_amid_the_raw_measurement_it_leaves_nothing(toy: Path) -> None:
     def stop(text: str, done: int, total: int) -> None:
         if done == 3:

@@ -214,21 +214,26 @@ def test_seconds_add_up_to_no_more_than_the_run(tmp_path: Path) -> None:
 
 
 def test_another_lane_works_something_out_while_a_coroutine_asks() -> None:
-    """Its questions let it end: they do not wait for it."""
-    answered = threading.Event()
-    later = Later(lambda: answered.wait(20))
+    """It has begun before it is wanted, and the questions do not wait for it."""
+    begun, answered = threading.Event(), threading.Event()
 
-    def asking() -> Generator[Any, FloatArray, bool]:
+    def work() -> bool:
+        begun.set()
+        return answered.wait(20)
+
+    def asking() -> Generator[Any, FloatArray, tuple[bool, bool]]:
+        later = Later(work)
         yield later
         for _ in range(3):
             yield Pixels(np.zeros((2, 3, *SIZE), np.float32))
+        beside = begun.wait(20)
         answered.set()
-        return later.get()
+        return beside, later.get()
 
     detector, _ = detector_of(1, 2)
     [event] = run(detector, [Job("a", np.zeros((3, *SIZE), np.float32), asking())])
     assert isinstance(event, Delivered)
-    assert event.value is True
+    assert event.value == (True, True)
 
 
 @pytest.mark.parametrize("lanes", [0, 1, 2])

@@ -179,6 +179,12 @@ def bilinear_matrix(size: int, length: int) -> FloatArray:
     return matrix
 
 
+def shifted_matrices(size: int, length: int) -> NDArray[np.float64]:
+    """For each shift, what each pixel gets of each cell (shifts, length, size)."""
+    whole = bilinear_matrix(size, length).astype(np.float64)
+    return np.stack([whole[s : s + length] for s in range(cell_size(size, length))])
+
+
 def cell_size(size: int, length: int) -> int:
     """Pixels a cell of RISE's grid spans, ⌈length/size⌉; also the number of distinct shifts."""
     return -(-length // size)

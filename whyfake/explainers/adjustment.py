@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..perturbation import GridMix, bilinear_matrix, cell_size
+from ..perturbation import GridMix, shifted_matrices
 
 Floats = NDArray[np.float64]
 
@@ -109,8 +109,7 @@ def _side(grid: int, length: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Along one side: by shift, each block's mean of each cell's tent (shifts, blocks, grid); and
     the mean over all shifts of what each pixel shares with each block (length, blocks).
     """
-    tents = bilinear_matrix(grid, length).astype(np.float64)
-    windows = np.stack([tents[s : s + length] for s in range(cell_size(grid, length))])
+    windows = shifted_matrices(grid, length)
     count = min(PER_CELL * grid, MOST, length)
     starts = np.arange(count) * length // count
     sizes = np.diff(starts, append=length)

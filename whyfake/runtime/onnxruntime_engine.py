@@ -111,7 +111,7 @@ class OnnxRuntimeEngine(Engine):
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what matters comes as an exception
-        # of integer products of CPUs without VNNI, which otherwise overflow at 16 bits
+        # on CPUs without VNNI, integer products that do not overflow at 16 bits
         options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             source = model if isinstance(model, bytes) else str(model)
