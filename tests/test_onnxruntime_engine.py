@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from toys import PATCH, SIZE, conv_detector, planted_detector
 
@@ -77,7 +78,7 @@ class FakeOnnxRuntime:
         return [CUDA, CPU] if self.listed else [CPU]
 
     def SessionOptions(self) -> Any:  # noqa: N802 - onnxruntime's name
-        self.options.append(SimpleNamespace())
+        self.options.append(onnxruntime.SessionOptions())  # the real one: it refuses what it lacks
         return self.options[-1]
 
     def InferenceSession(  # noqa: N802
@@ -165,8 +166,6 @@ def test_the_real_package_that_only_claims_cuda(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """onnxruntime lists CUDA on machines without a GPU; here it is made to."""
-    import onnxruntime
-
     if CUDA in onnxruntime.get_available_providers():
         pytest.skip("for the CPU package")
     planted_detector(tmp_path, PATCH, SIZE).close()
@@ -209,8 +208,6 @@ def test_tensorrt_provider_that_is_not_there(install: Install) -> None:
 
 def test_a_bound_input_gives_what_a_plain_run_gives(tmp_path: Path) -> None:
     """On the CPU, where binding works too; batches of several sizes, one after the other."""
-    import onnxruntime
-
     with conv_detector(tmp_path) as detector:
         session = detector.engine._session  # type: ignore[attr-defined]
         binding = Binding(onnxruntime, session, "cpu", 0)
@@ -288,6 +285,13 @@ def test_one_thread_a_session_on_the_cpu(install: Install) -> None:
     assert engine.lanes == 5
     assert fake.options[0].intra_op_num_threads == 1
     assert fake.options[0].inter_op_num_threads == 1
+
+
+def test_int8_products_that_do_not_overflow(install: Install) -> None:
+    """Without this a CPU that lacks VNNI adds pairs of products up in 16 bits, and saturates."""
+    fake = install(listed=False, cuda="works")
+    OnnxRuntimeEngine(b"model", device="cpu")
+    assert fake.options[0].get_session_config_entry("session.x64quantprecision") == "1"
 
 
 def test_all_cores_that_the_process_may_use(
