@@ -152,7 +152,9 @@ WRONG: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"), WRONG, ids=[f"{f}={v}" for f, v, _ in WRONG]
+    ("field", "value", "message"),
+    WRONG,
+    ids=[f"{f}={'missing' if v is MISSING else v}" for f, v, _ in WRONG],
 )
 def test_a_wrong_field_is_named(field: str, value: Any, message: str) -> None:
     data = copy.deepcopy(make_card((8, 12)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,16 @@ def test_every_answer_goes_to_who_asked(batch: int, lanes: int) -> None:
 
 def test_batches_are_filled_from_many_frames() -> None:
     """32 frames stepping together, 9 rows each: far fewer batches than one by one."""
-    detector, engine = detector_of(64, 2)
+
+    class Unhurried(CountingEngine):
+        """Takes its time, as engines do: else the first frames are done before all have begun."""
+
+        def _run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+            time.sleep(0.003)
+            return super()._run(arrays)
+
+    engine = Unhurried(64, 2)
+    detector = Detector(engine, DetectorCard.from_dict(make_card(SIZE)))
     list(run(detector, (job(key, 9, 20) for key in range(32)), in_flight=32))
     rows = 32 * 9 * 20
     assert detector.images_seen == rows
