@@ -68,6 +68,20 @@ def test_a_table_is_printed(toy: Path) -> None:
         assert words in result.stdout
 
 
+def test_one_frame_alone_is_measured_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Shortened] = []
+
+    def keep(opening: Opening, wanted: Shortened, out: Path | None, *, as_json: bool) -> None:
+        asked.append(wanted)
+
+    monkeypatch.setattr("whyfake.terminal.bench.bench_aloud", keep)
+    for flags in ([], ["--one-frame"], ["--quick"]):
+        assert CliRunner().invoke(app, ["bench", *flags]).exit_code == 0
+    assert [(wanted.many, wanted.seconds) for wanted in asked] == [
+        (True, 1.0), (False, 1.0), (False, 0.3)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("images", "share"), [(None, 256), (64, 64), (32_000, 1000)])
 def test_each_of_many_frames_is_asked_a_share_that_outweighs_its_superpixels(
     images: int | None, share: int

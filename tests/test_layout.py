@@ -118,7 +118,14 @@ class Scripted(Bare):
 )
 def test_another_layout_wins_only_clearly_and_again(rates: list[float], wins: bool) -> None:
     other = Layout(2, 2)
-    assert choose(Scripted(rates), other, RULE, 1.0) == (other if wins else RULE)
+    assert choose(Scripted(rates), [other, RULE], RULE, 1.0) == (other if wins else RULE)
+
+
+def test_of_several_candidates_the_one_that_is_usually_the_fastest() -> None:
+    steady, lucky = Layout(2, 2), Layout(4, 2)
+    rates = [120, 300, 120, 110, 120, 110, 120, 110, 120, 110]
+    assert choose(Scripted(rates), [steady, lucky], RULE, 1.0) == steady
+    assert choose(Scripted(rates), [RULE], RULE, 1.0) == RULE
 
 
 def test_a_measurement_finds_a_layout_that_is_much_faster() -> None:

@@ -29,8 +29,11 @@ def bench(
     repeats: Annotated[
         int, typer.Option(min=1, help="Runs of each method; the median is shown.")
     ] = 1,
+    one_frame: Annotated[
+        bool, typer.Option("--one-frame", help="One frame alone, not 32 at once besides.")
+    ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="--images 256, one frame, short raw measurements.")
+        bool, typer.Option("--quick", help="--images 256, --one-frame, short raw measurements.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write everything there, as JSON.")
@@ -53,6 +56,6 @@ def bench(
         images=images or (256 if quick else None),
         seconds=0.3 if quick else 1.0,
         repeats=repeats,
-        many=not quick,
+        many=not (quick or one_frame),
     )
     bench_aloud(Opening(detector, card, device, threads), wanted, out, as_json=json)

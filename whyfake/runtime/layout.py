@@ -12,7 +12,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from .engine import Engine, cpu_count
 from .throughput import Bare, Layout, layout_of, layouts
 
 CLEARLY = 1.03
-"""How much faster than the rule's a layout must be, in the median of ROUNDS pairs."""
+"""How much faster than the rule's a layout must be, in the median of ROUNDS rounds."""
 ROUNDS = 5
 AGAIN = 4
-"""… and in so many of the pairs: one lucky round decides nothing."""
+"""… and in so many of the rounds: a lucky one decides nothing."""
 SECONDS = 2.0
 """What a measurement takes, about, beside opening the model."""
 WORTH = 10
@@ -191,18 +191,23 @@ def measure(
                 break
             rates.append(Rate(layout, bare.measure(layout, share).images_s))
         best = max(rates, key=lambda rate: rate.images_s).layout
-        chosen = choose(bare, best, rule, seconds / 2)
+        chosen = choose(bare, [best], rule, seconds / 2)
     return Found(chosen, "measured", tuple(rates))
 
 
-def choose(bare: Bare, best: Layout, rule: Layout, seconds: float) -> Layout:
-    """`best` if it is clearly faster than the rule's, in ROUNDS pairs within `seconds` in all."""
-    if best == rule:
+def choose(bare: Bare, candidates: Sequence[Layout], rule: Layout, seconds: float) -> Layout:
+    """The fastest candidate if it is clearly faster than the rule's, else that; in ROUNDS rounds of
+    all of them, within `seconds` in all.
+    """
+    others = [layout for layout in candidates if layout != rule]
+    if not others:
         return rule
-    share = seconds / 2 / ROUNDS
-    pairs = [
-        bare.measure(best, share).images_s / bare.measure(rule, share).images_s
+    share = seconds / ROUNDS / (len(others) + 1)
+    rounds = [
+        {layout: bare.measure(layout, share).images_s for layout in (rule, *others)}
         for _ in range(ROUNDS)
     ]
+    best = max(others, key=lambda layout: statistics.median(round_[layout] for round_ in rounds))
+    pairs = [round_[best] / round_[rule] for round_ in rounds]
     clear = statistics.median(pairs) > CLEARLY and sum(pair > CLEARLY for pair in pairs) >= AGAIN
     return best if clear else rule
