@@ -4,9 +4,10 @@
 
 Each method stops at `--confidence` under several seeds, or spends its budget; the reference, with
 the same adversarial sample, is asked four times the paper's budget (see fewer_questions.py, whose
---cache it shares). Right means: the same first `--top` regions, in any order. Without frames,
-forged portraits of `whyfake demo` are explained. The runs of one frame share a reference and are
-not independent of each other: compare shares over many frames.
+--cache it shares). Right means: the same first `--top` regions as the reference, in any order;
+again: as another seed's run of the same frame, which is what a confidence claims. Without frames,
+forged portraits of `whyfake demo` are explained. The runs of one frame are not independent of each
+other: compare shares over many frames.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import statistics
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,7 @@ def study(
             answers = ask(detector, subject, form, wanted, options.cache)
             subject.memory.clear()
             for (_, changes, _), answer in zip(wanted, answers, strict=True):
+                found = first(answer["scores"], options.top)
                 rows.append(
                     {
                         "frame": subject.name,
@@ -79,8 +82,8 @@ def study(
                         "changes": changes,
                         "images": answer["images"],
                         "confidence": answer["confidence"],
-                        "right": first(answer["scores"], options.top)
-                        == first(truth["scores"], options.top),
+                        "first": sorted(found),
+                        "right": found == first(truth["scores"], options.top),
                     }
                 )
             print(f"  {subject.name} {method} {form}", file=sys.stderr)
@@ -102,8 +105,18 @@ def summarise(rows: list[dict[str, Any]], confidence: float) -> list[dict[str, A
         for name, part in (("stopped", stopped), ("spent", spent)):
             line[f"stated_{name}"] = mean([row["confidence"] for row in part])
             line[f"right_{name}"] = mean([row["right"] for row in part])
+            line[f"again_{name}"] = mean(agreements(part))
         table.append(line)
     return table
+
+
+def agreements(rows: list[dict[str, Any]]) -> list[bool]:
+    """For every two runs of one frame and form: whether they have the same regions first."""
+    return [
+        one["first"] == other["first"]
+        for one, other in combinations(rows, 2)
+        if (one["frame"], one["form"]) == (other["frame"], other["form"])
+    ]
 
 
 def mean(values: list[float]) -> float | None:
@@ -147,8 +160,9 @@ def main() -> None:
         print(
             f"{line['method']:6}{line['stopped']:3} of {line['runs']:3} stopped, "
             f"{line['images']:5.0f} images; stated {shares['stated_stopped']}, right "
-            f"{shares['right_stopped']}; unstopped: stated {shares['stated_spent']}, right "
-            f"{shares['right_spent']}  {words}"
+            f"{shares['right_stopped']}, again {shares['again_stopped']}; unstopped: stated "
+            f"{shares['stated_spent']}, right {shares['right_spent']}, again "
+            f"{shares['again_spent']}  {words}"
         )
     report = {"detector": name, "confidence": options.confidence, "table": table, "rows": rows}
     write_file(options.out, (json.dumps(report, indent=1) + "\n").encode())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import whyfake
 from whyfake.benching import MANY, Bench, MethodRun, Opening, RawRate, Shortened, bench
 from whyfake.benching.roofline import flops_a_picture, peak
 from whyfake.cli import app
+from whyfake.errors import EngineError
 from whyfake.files import cache_root
 from whyfake.runtime.layout import remembered
 from whyfake.runtime.throughput import Bare, Layout, Speed, layout_of
@@ -158,6 +161,46 @@ def test_a_lucky_measurement_of_another_layout_holds_no_run_back(
     assert isinstance(whole, Bench)
     assert whole.best == crowned
     assert [run.raw_images_s for run in whole.runs] == [1500.0] * 3
+
+
+def test_the_bare_engine_is_measured_amid_a_run_whose_clock_stands_still(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that slows down amid a run does so for both; measuring costs the run no time."""
+    slices = []
+    real = Bare.measure
+
+    def measure(self: Bare, layout: Layout, seconds: float) -> Speed:
+        slices.append(seconds)
+        time.sleep(0.1 if seconds < 0.02 else 0)  # of those beside a run, of 0.2 · 0.05 s
+        return real(self, layout, seconds)
+
+    monkeypatch.setattr(Bare, "measure", measure)
+    start = time.perf_counter()
+    wanted = Shortened(("rise",), 4000, seconds=0.05, many=False)
+    [whole] = [e for e in bench(Opening(str(toy), device="cpu"), wanted) if isinstance(e, Bench)]
+    passed = time.perf_counter() - start
+    amid = slices.count(0.2 * 0.05)
+    assert amid > 4  # before, after, and more
+    assert whole.runs[0].seconds < passed - 0.1 * amid
+    assert sum(whole.runs[0].host.values()) < 2 * passed
+
+
+def test_an_engine_that_fails_amid_a_run_is_an_error(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside: list[str] = []
+
+    def measure(self: Bare, layout: Layout, seconds: float) -> Speed:
+        if threading.current_thread().name == "beside":
+            raise EngineError("the device is gone")
+        return Speed(1000.0, 1e-3)
+
+    monkeypatch.setattr(Bare, "measure", measure)
+    wanted = Shortened(("rise",), 4000, seconds=0.05, many=False)
+    with pytest.raises(EngineError, match="the device is gone"):
+        list(bench(Opening(str(toy), device="cpu"), wanted, lambda text, *_: beside.append(text)))
+    assert beside[-1] == "rise, 1 frame"
 
 
 def test_stopped_amid_the_raw_measurement_it_leaves_nothing(toy: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from whyfake.errors import DetectorError, EngineError, UsageError
 from whyfake.later import Later
 from whyfake.onnx_graph import PIXELS, SCORES
 from whyfake.perturbation import FloatArray, Pixels
-from whyfake.runtime import Delivered, Detector, Failed, Job, drive, run
+from whyfake.runtime import Delivered, Detector, Failed, Gate, Job, drive, run
 from whyfake.runtime.engine import Engine
 
 SIZE = (16, 24)
@@ -126,6 +127,60 @@ def test_lanes_work_at_the_same_time() -> None:
     assert engine.batches == 8
 
 
+def test_lanes_stand_still_at_a_closed_gate_and_go_on() -> None:
+    """Whatever they had begun is ended first; what they stood is counted, and is no waiting."""
+    inside, entered = threading.Lock(), threading.Event()
+
+    class Watched(CountingEngine):
+        def _run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+            assert not (inside.locked() and self.stopped), "a lane ran behind a closed gate"
+            entered.set()
+            time.sleep(0.001)
+            return super()._run(arrays)
+
+        stopped = False
+
+    engine, gate = Watched(2, 3), Gate()
+    detector = Detector(engine, DetectorCard.from_dict(make_card(SIZE)))
+    held = 0.0
+
+    def stop() -> None:
+        nonlocal held
+        entered.wait()
+        for _ in range(5):
+            with gate.stopped(), inside:
+                engine.stopped, start = True, time.perf_counter()
+                ran = engine.batches
+                time.sleep(0.02)
+                assert engine.batches == ran
+                held += time.perf_counter() - start
+                engine.stopped = False
+            time.sleep(0.002)
+
+    with ThreadPoolExecutor() as pool:
+        stopper = pool.submit(stop)
+        events = list(run(detector, (job(key, 9, 30) for key in range(4)), gate=gate))
+        stopper.result()
+    assert sum(isinstance(event, Delivered) and event.last for event in events) == 4
+    assert detector.images_seen == 4 * 9 * 30
+    assert gate.stood >= held  # of three lanes, until the run ended
+    assert detector.stages.waiting < gate.stood
+
+
+def test_a_run_may_end_or_fail_at_a_closed_gate() -> None:
+    detector, _ = detector_of(4, 2)
+    gate = Gate()
+    with gate.stopped():  # nobody is at work: it closes at once
+        events = run(detector, [job(0, 3, 2)], gate=gate, tick=stop_at_once)
+        with pytest.raises(KeyboardInterrupt):
+            list(events)
+    assert [e.key for e in run(detector, [job(1, 3, 1)], gate=gate)] == [1, 1]
+
+
+def stop_at_once() -> None:
+    raise KeyboardInterrupt
+
+
 def test_jobs_are_started_lazily_and_at_most_in_flight() -> None:
     detector, _ = detector_of(4, 2)
     started: list[int] = []
@@ -163,14 +218,17 @@ def test_one_failing_frame_does_not_stop_the_others() -> None:
     assert {e.key for e in events if isinstance(e, Delivered) and e.last} == {0, 1}
 
 
-def test_an_engine_that_fails_fails_the_frames_in_it() -> None:
+@pytest.mark.parametrize("batch", [1, 4, 64])
+def test_an_engine_that_fails_on_a_frame_fails_that_frame(batch: int) -> None:
+    """Also where others share its batch."""
+
     class Failing(CountingEngine):
         def _run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
             if arrays[PIXELS].max() > 50:
                 raise EngineError("out of memory")
             return super()._run(arrays)
 
-    detector = Detector(Failing(1, 2), DetectorCard.from_dict(make_card(SIZE)))
+    detector = Detector(Failing(batch, 2), DetectorCard.from_dict(make_card(SIZE)))
     events = list(run(detector, [job(1, 5, 2), job(60, 5, 2), job(2, 5, 2)]))
     assert [e.key for e in events if isinstance(e, Failed)] == [60]
     assert {e.key for e in events if isinstance(e, Delivered) and e.last} == {1, 2}

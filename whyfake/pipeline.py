@@ -15,7 +15,7 @@ from .explanation import Explanation
 from .frame import Link, explain_frame
 from .media import Picture, fit_to, load_picture, picture_from_array, printable
 from .request import PREDICTED, Request, check_request, make_request, parse_methods
-from .runtime import Delivered, Detector, Failed, Job, run
+from .runtime import Delivered, Detector, Failed, Gate, Job, run
 from .settings import Settings
 
 Image = str | Path | NDArray[np.uint8] | Picture
@@ -119,12 +119,13 @@ def explain_events(
     request: Request,
     tick: Callable[[], None] | None = None,
     in_flight: int | None = None,
+    gate: Gate | None = None,
 ) -> Iterator[Outcome]:
     """Explain pictures together and hand out each explanation as soon as it is there.
 
     Errors of a picture are outcomes, not exceptions. Raises UsageError for what is wrong with the
     request itself. `tick` is called a few times a second. `in_flight`: the most
-    pictures begun at once (what keeps the engine full by default).
+    pictures begun at once (what keeps the engine full by default). `gate` stops the lanes.
     """
     check_request(request, detector)
     sources: dict[int, str] = {}
@@ -144,7 +145,7 @@ def explain_events(
             sources[index] = picture.source
             yield Job(index, frame, explain_frame(picture, frame, detector, request, link))
 
-    for event in run(detector, jobs(), in_flight=in_flight, tick=tick):
+    for event in run(detector, jobs(), in_flight=in_flight, tick=tick, gate=gate):
         yield from unread
         unread.clear()
         source = sources[event.key]

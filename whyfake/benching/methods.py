@@ -1,9 +1,10 @@
-"""Runs each method on one frame and on many, against the bare engine right before and after."""
+"""Runs each method on one frame and on many, against the bare engine before, amid and after."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ..errors import UsageError, WhyfakeError
 from ..explainers import METHODS, Nes
 from ..pipeline import explain_events
 from ..request import make_request
-from ..runtime import Detector
+from ..runtime import Detector, Gate
 from ..runtime.throughput import Bare, Layout, Speed
 from ..settings import Settings
 from .memory import forget_peak, peak_mb
@@ -26,6 +27,10 @@ MANY = 32
 _SHARE = 256
 """Images of each of many frames at the least, where its method's budget is not smaller."""
 _SIDE = 256
+_SLICE = 0.2
+"""How long the bare engine is measured at a time beside a run, of `Shortened.seconds`."""
+_APART = 0.4
+"""How long the run goes on in between."""
 
 Step = Callable[[str, int, int], None]
 
@@ -146,36 +151,86 @@ def _timed(
     pictures: list[NDArray[np.uint8]],
     seed: int,
 ) -> tuple[Timed, list[Speed]]:
-    """One run, and the speed of each rival around it."""
+    """One run, and the mean speed of each rival before, amid and after it."""
     settings = wanted.settings(len(pictures))
-    before = [bare.measure(layout, wanted.seconds) for layout in rivals]
+    beside = _Beside(bare, rivals, wanted.seconds)
     seen, stages, up = detector.images_seen, detector.stages.copy(), detector.engine.bytes_up
     tells = forget_peak()
-    start, cpu = time.perf_counter(), time.process_time()
-    _explain(detector, pictures, method, seed, settings)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - start
+    with beside:
+        start, cpu = time.perf_counter(), time.process_time()
+        _explain(detector, pictures, method, seed, settings, beside.gate)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - start
     top = peak_mb() if tells else None
-    after = [bare.measure(layout, wanted.seconds) for layout in rivals]
     spent = detector.stages.since(stages)
     run = Timed(
         method=method,
         frames=len(pictures),
         images=detector.images_seen - seen,
-        seconds=round(wall, 4),
-        cpu_seconds=round(cpu, 4),
+        seconds=round(wall - beside.gate.stood / detector.engine.lanes, 4),
+        cpu_seconds=round(cpu - beside.cpu_seconds, 4),
         host={name: round(value, 4) for name, value in spent.seconds().items()},
         bytes_in=detector.engine.bytes_up - up,
         bytes_out=spent.bytes_out,
         peak_mb=top,
     )
-    return run, [_mean(*pair) for pair in zip(before, after, strict=True)]
+    return run, beside.speeds()
 
 
-def _mean(before: Speed, after: Speed) -> Speed:
-    own = None
-    if before.cpu_s is not None and after.cpu_s is not None:
-        own = (before.cpu_s + after.cpu_s) / 2
-    return Speed((before.images_s + after.images_s) / 2, own)
+class _Beside:
+    """Measures the bare engine before a run, again and again amid it, and after it.
+
+    Other tenants of a machine change its speed within a second or two; what lies close together in
+    time they change alike. Amid the run its lanes stand still meanwhile, and that is not counted.
+    """
+
+    def __init__(self, bare: Bare, rivals: Sequence[Layout], seconds: float) -> None:
+        self.gate = Gate()
+        self.cpu_seconds = 0.0
+        self._bare = bare
+        self._rivals = rivals
+        self._seconds = seconds
+        self._found: list[list[Speed]] = []
+        self._ended = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._watch, name="beside", daemon=True)
+
+    def __enter__(self) -> None:
+        self._measure()
+        self._thread.start()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        if kind is None:
+            self._measure()
+
+    def _watch(self) -> None:
+        try:
+            while not self._ended.wait(_APART * self._seconds):
+                with self.gate.stopped():
+                    cpu = time.process_time()
+                    self._measure()
+                    self.cpu_seconds += time.process_time() - cpu
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            self._failure = error
+
+    def _measure(self) -> None:
+        share = _SLICE * self._seconds
+        self._found.append([self._bare.measure(layout, share) for layout in self._rivals])
+
+    def speeds(self) -> list[Speed]:
+        """The mean speed of each rival."""
+        return [_mean([found[n] for found in self._found]) for n in range(len(self._rivals))]
+
+
+def _mean(speeds: list[Speed]) -> Speed:
+    own = [speed.cpu_s for speed in speeds if speed.cpu_s is not None]
+    return Speed(
+        statistics.fmean(speed.images_s for speed in speeds),
+        statistics.fmean(own) if len(own) == len(speeds) else None,
+    )
 
 
 def _held_to(run: Timed, raw: Speed) -> MethodRun:
@@ -195,11 +250,12 @@ def _explain(
     method: str,
     seed: int,
     settings: Settings,
+    gate: Gate | None = None,
 ) -> bool:
     """Explain pictures, all in flight together; whether the first was called real."""
     request = make_request(method, seed=seed, settings=settings)
     real = False
-    for outcome in explain_events(detector, pictures, request, in_flight=len(pictures)):
+    for outcome in explain_events(detector, pictures, request, in_flight=len(pictures), gate=gate):
         if isinstance(outcome.value, WhyfakeError):
             raise outcome.value
         if outcome.value is not None and outcome.index == 0:

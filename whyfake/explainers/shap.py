@@ -6,6 +6,7 @@ import dataclasses
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -114,12 +115,11 @@ class Shap:
             answer = yield RegionMix(codes, tree.labels(), scene.baseline)
             asked += len(codes)
             scores = target.score(answer, self.score)
-            for group, children in zip(
-                groups, splitter.children(tree, groups, around, codes, scores), strict=True
-            ):
-                if watch.looks:
+            found = list(splitter.children(tree, groups, around, codes, scores))
+            if watch.looks:
+                for group, children in zip(groups, found, strict=True):
                     unevenness.add(tree, group, children)
-                queue.push(children)
+            queue.push(list(chain.from_iterable(found)))
             last = not queue or self.samples - asked < cost
             if watch.due(asked, last=last) and watch.enough(
                 _measured(

@@ -17,67 +17,20 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import WhyfakeError
 from ..later import Later
 from ..perturbation import FloatArray, PerturbationBatch
 from .detector import Copies, Detector, Lane
 from .engine import Engine
-
-Asking = Generator[Any, FloatArray, Any]
-"""Yields PerturbationBatch to ask and anything else to deliver; is sent log-probabilities."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A frame (3, h, w) and the coroutine that asks about it; `key` comes back with its results."""
-
-    key: Any
-    frame: FloatArray
-    coroutine: Asking
-
-
-@dataclass(frozen=True)
-class Delivered:
-    """Something that a job yielded, or (`last`) returned.
-
-    `seconds` is this job's share of the run's time since its last delivery.
-    """
-
-    key: Any
-    value: Any
-    seconds: float
-    last: bool
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A job that ended with an error; the other jobs go on."""
-
-    key: Any
-    error: WhyfakeError
-
-
-class Promise:
-    """A value that one coroutine makes and another waits for.
-
-    The waiting coroutine yields it and then reads `value`; the other calls `keep`, whatever becomes
-    of it. Jobs come in an order in which whoever keeps a promise starts before who waits for it.
-    """
-
-    def __init__(self) -> None:
-        self.value: Any = None
-        self.kept = False
-
-    def keep(self, value: Any) -> None:
-        """Set the value, once; keeping it again changes nothing."""
-        if not self.kept:
-            self.value, self.kept = value, True
+from .gate import Gate
+from .jobs import Asking, Delivered, Failed, Job, Promise
 
 
 def drive(coroutine: Asking, detector: Detector, frame: FloatArray) -> Any:
@@ -113,9 +66,10 @@ class _Running:
 
 @dataclass
 class _State:
-    """What the lanes and the caller share; `changed` guards all of it."""
+    """What the lanes and the caller share; `changed`, the gate's, guards all of it."""
 
-    changed: threading.Condition = field(default_factory=threading.Condition)
+    gate: Gate
+    changed: threading.Condition
     running: list[_Running] = field(default_factory=list)
     fresh: deque[_Running] = field(default_factory=deque)
     aside: deque[Later[Any]] = field(default_factory=deque)
@@ -133,18 +87,21 @@ def run(
     *,
     in_flight: int | None = None,
     tick: Callable[[], None] | None = None,
+    gate: Gate | None = None,
 ) -> Iterator[Delivered | Failed]:
     """Run all jobs and hand out their results as they come.
 
     `jobs` may be lazy: at most `in_flight` are started at once (enough to keep the engine full by
-    default). `tick` is called in the caller's thread a few times a second. Closing the iterator, or
-    Ctrl-C, stops the lanes after the batch at hand. An error in one job is delivered as `Failed`.
+    default). `tick` is called in the caller's thread a few times a second; another thread may stop
+    the lanes at `gate`. Closing the iterator, or Ctrl-C, ends them after the batch at hand. An
+    error in one job is delivered as `Failed`.
     """
     from threadpoolctl import threadpool_limits
 
     lanes, batch = detector.engine.lanes, detector.engine.batch
     limit = in_flight or 2 + lanes * batch // 64
-    state = _State()
+    gate = gate or Gate()
+    state = _State(gate, gate.changed)
     threads = [
         threading.Thread(target=_work, args=(state, detector), name=f"lane-{n}", daemon=True)
         for n in range(lanes)
@@ -195,33 +152,12 @@ def _admit(state: _State, job: Job) -> None:
 def _work(state: _State, detector: Detector) -> None:
     """A lane: take rows, compose, run, hand back; until told to stop."""
     lane = detector.lane()
-    stages = lane.stages
     try:
-        while True:
-            idle = time.perf_counter()
-            with state.changed:
-                while True:
-                    if state.stop:
-                        return
-                    starting = state.fresh.popleft() if state.fresh else None
-                    later = state.aside.popleft() if state.aside and not starting else None
-                    pieces = []
-                    if not starting and not later:
-                        pieces = _take(state, detector.engine, lane.rows)
-                    if starting or later or pieces:
-                        break
-                    state.changed.wait()
-            stages.waiting += time.perf_counter() - idle
-            finished = [starting] if starting is not None else []
-            if pieces:
-                finished += _run_pieces(state, detector, lane, pieces)
-            resumed = time.perf_counter()
-            if later is not None:
-                with contextlib.suppress(Exception):  # whoever wants it meets the error
-                    later.get()
-            for running in finished:
-                _advance(state, detector, running)
-            stages.resuming += time.perf_counter() - resumed
+        while (todo := _next(state, detector, lane)) is not None:
+            try:
+                _do(state, detector, lane, *todo)
+            finally:
+                state.gate.end()
     except BaseException as error:  # noqa: BLE001 - a lane must never die unheard
         with state.changed:
             state.crash = error
@@ -229,6 +165,53 @@ def _work(state: _State, detector: Detector) -> None:
             state.changed.notify_all()
     finally:
         detector.account(lane)
+
+
+_Todo = tuple[_Running | None, Later[Any] | None, list[_Piece]]
+
+
+def _next(state: _State, detector: Detector, lane: Lane) -> _Todo | None:
+    """Wait for a job to start, something to work out or rows, in this order; None: the end."""
+    idle = time.perf_counter()
+    with state.changed:
+        while True:
+            if state.stop:
+                return None
+            if stood := state.gate.stand():
+                idle += stood
+                continue
+            starting = state.fresh.popleft() if state.fresh else None
+            later = state.aside.popleft() if state.aside and not starting else None
+            pieces = []
+            if not starting and not later:
+                pieces = _take(state, detector.engine, lane.rows)
+            if starting or later or pieces:
+                break
+            state.changed.wait()
+        state.gate.begin()
+    lane.stages.waiting += time.perf_counter() - idle
+    return starting, later, pieces
+
+
+def _do(
+    state: _State,
+    detector: Detector,
+    lane: Lane,
+    starting: _Running | None,
+    later: Later[Any] | None,
+    pieces: list[_Piece],
+) -> None:
+    """Do that, and resume the coroutines whose answers are complete."""
+    finished = [starting] if starting is not None else []
+    if pieces:
+        finished += _run_pieces(state, detector, lane, pieces)
+    resumed = time.perf_counter()
+    if later is not None:
+        with contextlib.suppress(Exception):  # whoever wants it meets the error
+            later.get()
+    for running in finished:
+        _advance(state, detector, running)
+    lane.stages.resuming += time.perf_counter() - resumed
 
 
 def _take(state: _State, engine: Engine, most: int) -> list[_Piece]:
@@ -243,7 +226,7 @@ def _take(state: _State, engine: Engine, most: int) -> list[_Piece]:
     if not available or (available < engine.batch and soon):
         return []
     pieces: list[_Piece] = []
-    fair = available // (2 * engine.lanes * engine.batch) * engine.batch
+    fair = available // (engine.lanes * engine.batch) * engine.batch
     room = min(most, max(engine.batch, fair))
     for running in state.running:
         count = min(running.untaken, room)
@@ -259,38 +242,36 @@ def _take(state: _State, engine: Engine, most: int) -> list[_Piece]:
 def _run_pieces(
     state: _State, detector: Detector, lane: Lane, pieces: list[_Piece]
 ) -> list[_Running]:
-    """Compose and run one engine batch; the jobs whose batch is now complete."""
+    """Compose and run what was claimed, and hand back; the jobs whose batch is now complete."""
     started = time.perf_counter()
-    rows = sum(stop - start for _, start, stop in pieces)
     composed = started
-    failure: WhyfakeError | None = None
+    answers: list[NDArray[np.float32] | WhyfakeError]
     try:
-        row = 0
-        for running, start, stop in pieces:
-            lane.compose(running.copies, start, stop, row)
-            row += stop - start
+        rows = _compose(lane, pieces)
         composed = time.perf_counter()
         scores = lane.run(rows)
+        ends = np.cumsum([stop - start for _, start, stop in pieces])
+        answers = [*np.split(scores, ends[:-1])]
     except WhyfakeError as error:
-        failure = error
+        # whose fault it is shows when each asks alone
+        batch, several = detector.engine.batch, len(pieces) > 1
+        answers = [_alone(lane, piece, batch) if several else error for piece in pieces]
     ran = time.perf_counter()
-    spent = (ran - started) / rows / detector.engine.lanes
+    spent = (ran - started) / sum(stop - start for _, start, stop in pieces)
     complete = []
-    row = 0
     with state.changed:
-        for running, start, stop in pieces:
+        for (running, start, stop), answer in zip(pieces, answers, strict=True):
             count = stop - start
-            if failure is not None:
-                running.error = failure
+            if isinstance(answer, WhyfakeError):
+                running.error = answer
                 running.pending -= running.untaken  # the rest of its rows need not be asked
                 running.taken = running.asked
             else:
                 if running.scores is None:
-                    running.scores = np.empty((running.asked, scores.shape[1]), np.float32)
-                running.scores[start:stop] = scores[row : row + count]
-            row += count
+                    running.scores = np.empty((running.asked, answer.shape[1]), np.float32)
+                running.scores[start:stop] = answer
             running.pending -= count
-            running.seconds += spent * count
+            running.seconds += spent * count / detector.engine.lanes
             if running.pending == 0:
                 running.advancing = True
                 complete.append(running)
@@ -298,6 +279,27 @@ def _run_pieces(
     lane.stages.running += ran - composed
     lane.stages.handing_back += time.perf_counter() - ran
     return complete
+
+
+def _compose(lane: Lane, pieces: list[_Piece]) -> int:
+    """Make all pieces' copies the lane's first pictures; how many."""
+    row = 0
+    for running, start, stop in pieces:
+        lane.compose(running.copies, start, stop, row)
+        row += stop - start
+    return row
+
+
+def _alone(lane: Lane, piece: _Piece, batch: int) -> NDArray[np.float32] | WhyfakeError:
+    """A piece's scores, or what becomes of it with nothing of the others in its batches."""
+    running, start, _ = piece
+    try:
+        rows = _compose(lane, [piece])
+        for row in range(rows, rows + -rows % batch):
+            lane.compose(running.copies, start, start + 1, row)
+        return lane.run(rows)
+    except WhyfakeError as error:
+        return error
 
 
 def _wake(state: _State) -> None:
