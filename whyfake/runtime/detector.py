@@ -259,6 +259,8 @@ class Lane:
         if self._canvas is None:
             self.rows *= max(1, _LANE_ROWS // engine.batch)
             self.buffer: FloatArray = engine.host_array((self.rows, 3, *detector.size))
+            batches = np.split(self.buffer, self.rows // engine.batch)
+            self._feeds = [{PIXELS: batch} for batch in batches]
             self.scratch = Scratch()
 
     def compose(self, copies: Copies, start: int, stop: int, row: int) -> None:
@@ -274,7 +276,7 @@ class Lane:
         The rest of the last batch runs too, whatever is in it: every batch has one size.
         """
         batch = self._detector.engine.batch
-        parts = [self._run_batch(start, batch) for start in range(0, count, batch)]
+        parts = [self._run_batch(number, batch) for number in range(-(-count // batch))]
         self._detector._count(count)
         return parts[0][:count] if len(parts) == 1 else np.concatenate(parts)[:count]
 
@@ -284,11 +286,11 @@ class Lane:
         self.compose(copies, 0, batch, 0)
         self._run_batch(0, batch)
 
-    def _run_batch(self, start: int, batch: int) -> NDArray[np.float32]:
+    def _run_batch(self, number: int, batch: int) -> NDArray[np.float32]:
         if self._canvas is not None:
             raw = self._canvas.run()
         else:
-            raw = self._detector.engine.run({PIXELS: self.buffer[start : start + batch]})[SCORES]
+            raw = self._detector.engine.run(self._feeds[number])[SCORES]
         if raw.shape[:1] != (batch,) and batch != 1:  # a batch of one may come squeezed
             raise DetectorError(
                 f"{self._detector.card.name} gave scores of shape {raw.shape} for {batch} pictures"

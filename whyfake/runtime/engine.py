@@ -64,13 +64,15 @@ class Engine(abc.ABC):
         """Run one batch; every array has `batch` rows, C-contiguous. Raises EngineError."""
         if tuple(arrays) != self.inputs:
             raise EngineError(f"{self.name}: wanted inputs {self.inputs}, got {tuple(arrays)}")
+        up = 0
         for name, array in arrays.items():
+            up += array.nbytes
             if len(array) != self.batch or not array.flags.c_contiguous:
                 raise EngineError(
                     f"{self.name}: input '{name}' must be contiguous with {self.batch} rows, "
                     f"got {array.shape}"
                 )
-        self.count_up(sum(array.nbytes for array in arrays.values()))
+        self.count_up(up)
         return self._run(arrays)
 
     def upload(self, batch: PerturbationBatch, frame: FloatArray) -> list[OnDevice[Any]]:
