@@ -23,11 +23,11 @@ class Gate:
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
         """Wait until every lane has ended what it had begun, and hold them until the end."""
-        with self.changed:
-            self._closed = True
-            self.changed.notify_all()  # those who wait for work stand still from now on
-            self.changed.wait_for(lambda: not self._busy)
         try:
+            with self.changed:
+                self._closed = True
+                self.changed.notify_all()  # those who wait for work stand still from now on
+                self.changed.wait_for(lambda: not self._busy)
             yield
         finally:
             with self.changed:
