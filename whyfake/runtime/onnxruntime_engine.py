@@ -167,7 +167,7 @@ class OnnxRuntimeEngine(Engine):
             raise EngineError(f"{self.name}: the engine is closed")
         try:
             if self._gpu is None:
-                results = self._session.run(self._outputs, arrays)
+                results = self._session.run(self._outputs, dict(arrays))
             else:
                 results = self._binding(self._gpu).run(arrays[self.inputs[0]])
         except Exception as error:  # noqa: BLE001 - as above
