@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,47 +11,32 @@ from numpy.typing import NDArray
 from ..perturbation import FloatArray
 from .base import LabelMap
 from .shapes import Shape
-
-
-class Part(NamedTuple):
-    """A node in a context: which of `blocks` blocks are visible around it, a bit each (there are
-    many parts), and the scores without and with the node.
-    """
-
-    node: int
-    visible: NDArray[np.uint8]
-    blocks: int
-    f_without: float
-    f_with: float
-    weight: float
-
-    @property
-    def gain(self) -> float:
-        """What the node adds to the score in this context, times its weight."""
-        return (self.f_with - self.f_without) * self.weight
+from .waiting import Parts
 
 
 class Tree:
     """Shapes halved as needed, from the whole (height, width).
 
-    The finest shapes so far are the blocks. When a block splits, its left half keeps its number
-    and its right half gets the next: an older context grows by copying, each new block from
-    the one that it was cut from.
+    The finest shapes so far are the blocks. When a block is cut, its left half keeps its number and
+    its right half gets the next: `cut_from` tells which block each was cut from.
     """
 
     def __init__(self, whole: Shape, height: int, width: int) -> None:
         self._shapes = [whole]
-        self._block_of = [0]  # the first block of a node
-        self._cut_from = [0]
-        self._origins: dict[int, NDArray[np.intp]] = {}
+        self._parent = [-1]
+        self._blocks = [[0]]  # of each node, the one that its first pixel lies in first
+        self.cut_from = [0]
         self._labels = np.zeros((height, width), np.int32)
+        self._shown: LabelMap | None = None
         self.children: dict[int, tuple[int, int]] = {}
         self.credit = [0.0]
 
-    def labels(self) -> NDArray[np.int32]:
-        """The blocks as a label map (h, w) of its own."""
-        labels: NDArray[np.int32] = self._labels.copy()
-        return labels
+    def labels(self) -> LabelMap:
+        """The blocks as a label map (h, w) of its own; the same one until a block splits."""
+        if self._shown is None:
+            self._shown = self._labels.copy()
+            self._shown.flags.writeable = False
+        return self._shown
 
     def split(self, node: int) -> bool:
         """Make sure that a node has children; False for one that cannot be halved."""
@@ -60,54 +45,50 @@ class Tree:
         halves = self._shapes[node].halves()
         if halves is None:
             return False
-        block = self._block_of[node]
-        new = len(self._cut_from)
-        self._cut_from.append(block)
-        self._origins.clear()
+        block, new = self._blocks[node][0], len(self.cut_from)
+        self.cut_from.append(block)
         self._labels[halves[1].pixels] = new
+        self._shown = None
         self.children[node] = (len(self._shapes), len(self._shapes) + 1)
         self._shapes += halves
-        self._block_of += [block, new]
+        self._parent += [node, node]
+        self._blocks += [[block], [new]]
         self.credit += [0.0, 0.0]
+        while node >= 0:
+            self._blocks[node].append(new)
+            node = self._parent[node]
         return True
 
-    def contexts(self, parts: Sequence[Part]) -> NDArray[np.uint8]:
-        """The parts' contexts, each over the blocks of its time, over those of now (N, blocks)."""
-        found = np.empty((len(parts), len(self._cut_from)), np.uint8)
-        ages: dict[int, list[int]] = {}
-        for row, part in enumerate(parts):
-            ages.setdefault(part.blocks, []).append(row)
-        for age, rows in ages.items():
-            packed = np.array([parts[row].visible for row in rows])
-            found[rows] = np.unpackbits(packed, axis=1, count=age)[:, self._origin(age)]
-        return found
+    def halves(self, nodes: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The children of nodes (N,), left and right (N, 2)."""
+        return np.array([self.children[node] for node in nodes.tolist()])
 
-    def _origin(self, age: int) -> NDArray[np.intp]:
-        """For each block of now, which of the first `age` blocks it was cut from."""
-        origin = self._origins.get(age)
-        if origin is None:
-            found = list(range(age))
-            for source in self._cut_from[age:]:
-                found.append(found[source])
-            origin = self._origins[age] = np.array(found)
-        return origin
+    def first_block(self, node: int) -> int:
+        """The block that a node's first pixel lies in."""
+        return self._blocks[node][0]
 
-    def blocks(self, node: int) -> list[int]:
-        """All blocks inside a node, the one that its first pixel lies in first."""
-        if node not in self.children:
-            return [self._block_of[node]]
-        left, right = self.children[node]
-        return self.blocks(left) + self.blocks(right)
+    def show(self, codes: NDArray[np.uint8], nodes: Sequence[int]) -> None:
+        """Make nodes (N,) visible, each in its row of codes (N, blocks)."""
+        inside = [self._blocks[node] for node in nodes]
+        rows = np.repeat(np.arange(len(inside)), [len(blocks) for blocks in inside])
+        codes[rows, list(chain.from_iterable(inside))] = 1
 
-    def heatmap(self, unspent: Iterable[Part] = (), *, bare: bool = False) -> FloatArray:
-        """Every node's credit spread over its pixels (h, w) by their shares, and likewise the gain
-        of `unspent` parts; `bare`: of these alone.
+    def keep(self, parts: Parts) -> None:
+        """Credit nodes with what parts that cannot be split are worth."""
+        for node, gains in zip(parts.nodes.tolist(), parts.gains().tolist(), strict=True):
+            for gain in gains:
+                self.credit[node] += gain
+
+    def heatmap(
+        self, nodes: NDArray[np.intp], gains: NDArray[np.float64], *, bare: bool = False
+    ) -> FloatArray:
+        """Every node's credit spread over its pixels (h, w) by their shares, and likewise the gains
+        (N, K) of unsplit nodes (N,); `bare`: of these alone.
         """
-        credits = [0.0] * len(self.credit) if bare else list(self.credit)
-        for part in unspent:
-            credits[part.node] += part.gain
+        credits = np.zeros(len(self.credit)) if bare else np.array(self.credit)
+        np.add.at(credits, np.repeat(nodes, gains.shape[1]), gains.ravel())
         heat = np.zeros(self._labels.shape)
-        for shape, credit in zip(self._shapes, credits, strict=True):
+        for shape, credit in zip(self._shapes, credits.tolist(), strict=True):
             heat[shape.pixels] += credit * shape.share
         return heat.astype(np.float32)
 

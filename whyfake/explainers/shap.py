@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import heapq
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -25,15 +22,14 @@ from .base import (
     check_choice,
     check_score,
 )
-from .partition import Part, Tree
+from .partition import Tree
 from .shapes import Box, Shape
+from .splitting import Every, Paired
 from .stopping import Measured, Watch, check_stops
+from .waiting import Codes, Parts, Waiting
 
 Contexts = Literal["all", "paired"]
 CONTEXTS: tuple[str, ...] = ("all", "paired")
-
-Group = list[Part]
-"""A node in the contexts in which it is split together: one, or one for each order of the parts."""
 
 
 @dataclass(frozen=True)
@@ -88,48 +84,34 @@ class Shap:
     def explain(self, frame: FloatArray, target: Target, scene: Scene) -> Asking:
         """A coroutine: each pixel's share of the score's rise from baseline to frame."""
         tree = Tree(self._whole(frame, scene), frame.shape[1], frame.shape[2])
-        ends = np.array([[0], [1]], np.uint8)
-        answer = yield RegionMix(ends, tree.labels(), scene.baseline)
-        f00, f11 = target.score(answer, self.score)
-        splitter: _All | _Paired = (
-            _All() if self.contexts == "all" else _Paired(self.pairs, scene.rng)
-        )
-        root = Part(0, np.packbits(ends[0]), 1, f00, f11, 1.0)
-        queue = _Queue(scene.rng)
-        queue.push([splitter.begin(root)])
+        answer = yield RegionMix(np.array([[0], [1]], np.uint8), tree.labels(), scene.baseline)
+        splitter = Every() if self.contexts == "all" else Paired(self.pairs, scene.rng)
+        waiting = Waiting(scene.rng, *_root(target.score(answer, self.score), splitter.contexts))
         watch, unevenness = Watch(self, self.samples, scene.rng), _Unevenness()
         asked, cost = 2, splitter.cost
-        while queue and self.samples - asked >= cost:
-            groups: list[Group] = []
-            while queue and len(groups) < min(self.nodes_per_round, (self.samples - asked) // cost):
-                group = queue.pop()
-                if tree.split(group[0].node):
-                    groups.append(group)
-                else:
-                    for part in group:
-                        tree.credit[part.node] += part.gain
-            if not groups:
+        while waiting and self.samples - asked >= cost:
+            most = min(self.nodes_per_round, (self.samples - asked) // cost)
+            rows = _largest(tree, waiting, most)
+            if not rows:
                 continue
-            around = tree.contexts([part for group in groups for part in group])
-            codes = splitter.codes(tree, groups, around)
+            parts, around = waiting.parts(rows), waiting.contexts(rows, tree.cut_from)
+            codes = splitter.codes(tree, parts, around)
             answer = yield RegionMix(codes, tree.labels(), scene.baseline)
             asked += len(codes)
             scores = target.score(answer, self.score)
-            found = list(splitter.children(tree, groups, around, codes, scores))
+            children, contexts = splitter.children(tree, parts, around, codes, scores)
+            waiting.push(children, contexts)
             if watch.looks:
-                for group, children in zip(groups, found, strict=True):
-                    unevenness.add(tree, group, children)
-            queue.push(list(chain.from_iterable(found)))
-            last = not queue or self.samples - asked < cost
-            if watch.due(asked, last=last) and watch.enough(
-                _measured(
-                    tree, queue.groups(), unevenness, scene.regions, self._sizes(scene.regions)
-                )
-            ):
-                break
+                unevenness.add(parts, children)
+            last = not waiting or self.samples - asked < cost
+            if watch.due(asked, last=last):
+                left = waiting.parts(waiting.rows())
+                sizes = self._sizes(scene.regions)
+                if watch.enough(_measured(tree, left, unevenness, scene.regions, sizes)):
+                    break
         # what is left goes evenly to each part's pixels
-        left = [part for group in queue.drained() for part in group]
-        return Attribution(tree.heatmap(left), confidence=watch.confidence)
+        left = waiting.parts(waiting.rows(ordered=True))
+        return Attribution(tree.heatmap(left.nodes, left.gains()), confidence=watch.confidence)
 
     def _whole(self, frame: FloatArray, scene: Scene) -> Shape:
         """The frame as the shape that is halved."""
@@ -140,103 +122,23 @@ class Shap:
         return np.bincount(regions.ravel())
 
 
-class _All:
-    """Splits a part in one context: each half without and with the other, at half its weight."""
-
-    cost = 2
-
-    def begin(self, root: Part) -> Group:
-        return [root]
-
-    def codes(
-        self, tree: Tree, groups: list[Group], around: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        """Each part's context (a row of `around`) with its left half visible, with its right."""
-        codes = np.repeat(around, 2, axis=0)
-        for index, [part] in enumerate(groups):
-            for half, child in enumerate(tree.children[part.node]):
-                codes[2 * index + half, tree.blocks(child)] = 1
-        return codes
-
-    def children(
-        self,
-        tree: Tree,
-        groups: list[Group],
-        around: NDArray[np.uint8],
-        codes: NDArray[np.uint8],
-        scores: NDArray[np.float64],
-    ) -> Iterator[list[Group]]:
-        """What each part splits into."""
-        blocks = codes.shape[1]
-        without, halves = np.packbits(around, axis=1), np.packbits(codes, axis=1)
-        answers = scores.tolist()
-        for index, [part] in enumerate(groups):
-            left, right = tree.children[part.node]
-            with_left, with_right = halves[2 * index : 2 * index + 2]
-            f10, f01 = answers[2 * index : 2 * index + 2]
-            half = part.weight / 2
-            yield [
-                [Part(left, without[index], blocks, part.f_without, f10, half)],
-                [Part(right, without[index], blocks, part.f_without, f01, half)],
-                [Part(left, with_right, blocks, f01, part.f_with, half)],
-                [Part(right, with_left, blocks, f10, part.f_with, half)],
-            ]
+def _root(ends: NDArray[np.float64], contexts: int) -> tuple[Parts, Codes]:
+    """The whole picture: what it adds to the score of the baseline, in every context the same."""
+    without, present = np.repeat(ends, contexts).reshape(2, 1, contexts)
+    whole = Parts(np.zeros(1, np.intp), np.full(1, 1 / contexts), without, present)
+    return whole, np.zeros((contexts, 1), np.uint8)
 
 
-class _Paired:
-    """Splits a part in 2·pairs contexts, each of an order of the parts; every second order is the
-    reverse of the one before it.
-
-    One image an order: the half that comes first, then, with it, the other.
-    """
-
-    def __init__(self, pairs: int, rng: np.random.Generator) -> None:
-        self.cost = 2 * pairs
-        self._rng = rng
-
-    def begin(self, root: Part) -> Group:
-        return [root._replace(weight=root.weight / self.cost)] * self.cost
-
-    def codes(
-        self, tree: Tree, groups: list[Group], around: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        """Each part's context (a row of `around`) with the half that its order puts first."""
-        codes: NDArray[np.uint8] = around.copy()
-        for index, group in enumerate(groups):
-            halves = [tree.blocks(child) for child in tree.children[group[0].node]]
-            for pair, first in enumerate(self._rng.integers(0, 2, self.cost // 2).tolist()):
-                row = self.cost * index + 2 * pair
-                codes[row, halves[first]] = 1
-                codes[row + 1, halves[1 - first]] = 1
-        return codes
-
-    def children(
-        self,
-        tree: Tree,
-        groups: list[Group],
-        around: NDArray[np.uint8],
-        codes: NDArray[np.uint8],
-        scores: NDArray[np.float64],
-    ) -> Iterator[list[Group]]:
-        """What each group splits into: its left half in every order, its right half."""
-        blocks = codes.shape[1]
-        without, shown = np.packbits(around, axis=1), np.packbits(codes, axis=1)
-        answers = iter(scores.tolist())
-        row = 0
-        for group in groups:
-            left, right = tree.children[group[0].node]
-            probe = tree.blocks(left)[0]
-            halves: dict[int, Group] = {left: [], right: []}
-            for part in group:
-                score = next(answers)
-                # whether this order shows the left half first
-                first, second = (left, right) if codes[row, probe] else (right, left)
-                before = Part(first, without[row], blocks, part.f_without, score, part.weight)
-                after = Part(second, shown[row], blocks, score, part.f_with, part.weight)
-                halves[first].append(before)
-                halves[second].append(after)
-                row += 1
-            yield [halves[left], halves[right]]
+def _largest(tree: Tree, waiting: Waiting, most: int) -> list[int]:
+    """The rows of the largest parts that can be split, `most` at most; credits larger others."""
+    rows: list[int] = []
+    while waiting and len(rows) < most:
+        row = waiting.pop()
+        if tree.split(waiting.node(row)):
+            rows.append(row)
+        else:
+            tree.keep(waiting.parts([row]))
+    return rows
 
 
 class _Unevenness:
@@ -248,13 +150,13 @@ class _Unevenness:
         self._differences = 0.0
         self._credits = 0.0
 
-    def add(self, tree: Tree, group: Group, children: list[Group]) -> None:
-        left, right = tree.children[group[0].node]
-        sums = dict.fromkeys((left, right), 0.0)
-        for part in (part for child in children for part in child):
-            sums[part.node] += part.gain
-        self._differences += ((sums[left] - sums[right]) / 2) ** 2
-        self._credits += sum(abs(part.gain) for part in group) ** 2
+    def add(self, parts: Parts, children: Parts) -> None:
+        """Take in what parts have split into: by turns a left and a right half."""
+        gains = children.gains().reshape(len(parts), -1, 2, parts.gains().shape[1])
+        sums = gains.transpose(0, 2, 1, 3).reshape(len(parts), 2, -1).cumsum(axis=2)[..., -1]
+        for (left, right), size in zip(sums.tolist(), parts.sizes().tolist(), strict=True):
+            self._differences += ((left - right) / 2) ** 2
+            self._credits += size**2
 
     @property
     def value(self) -> float:
@@ -263,7 +165,7 @@ class _Unevenness:
 
 def _measured(
     tree: Tree,
-    groups: list[Group],
+    parts: Parts,
     unevenness: _Unevenness,
     regions: LabelMap,
     sizes: NDArray[np.intp],
@@ -275,25 +177,26 @@ def _measured(
     in nodes that were split, and so on in halves of halves: for these the spread is doubled, as it
     is for the new questions of other methods. Pairs of orders differ like independent samples.
     """
-    parts = [part for group in groups for part in group]
+    nodes, gains = parts.nodes, parts.gains()
 
     def scores(heatmap: FloatArray) -> NDArray[np.float64]:
         return np.bincount(regions.ravel(), weights=heatmap.ravel().astype(np.float64)) / sizes
 
-    heat = scores(tree.heatmap(parts))
+    heat = scores(tree.heatmap(nodes, gains))
     credit: dict[int, float] = {}
-    for part in parts:
-        credit[part.node] = credit.get(part.node, 0.0) + abs(part.gain)
+    for node, values in zip(nodes.tolist(), np.abs(gains).tolist(), strict=True):
+        for value in values:
+            credit[node] = credit.get(node, 0.0) + value
     moves = [
         unevenness.value * size * tree.transfer(node, regions) / sizes
         for node, size in credit.items()
     ]
-    orders = len(groups[0]) if groups else 1
+    orders = gains.shape[1] if len(parts) else 1
     degrees = max(len(moves), 1)
     if orders > 1:
         pairs = np.stack([
-            scores(tree.heatmap([part for g in groups for part in g[2 * k : 2 * k + 2]], bare=True))
-            for k in range(orders // 2)
+            scores(tree.heatmap(nodes, gains[:, first : first + 2], bare=True))
+            for first in range(0, orders, 2)
         ])  # fmt: skip
         # a pair's share is 1/pairs of its estimate: hence the spread of the mean of all
         spread = pairs - pairs.mean(axis=0)
@@ -301,33 +204,3 @@ def _measured(
         moves += list(spread * scale)
         degrees = len(pairs) - 1
     return heat, np.array(moves).reshape(-1, len(heat)), degrees
-
-
-class _Queue:
-    """Groups of parts by the largest Σ|gain|; ties in an order that the seed gives."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self._heap: list[tuple[float, float, int, Group]] = []
-        self._pushed = 0
-
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    def push(self, groups: list[Group]) -> None:
-        for group, tie in zip(groups, self._rng.random(len(groups)).tolist(), strict=True):
-            self._pushed += 1
-            size = sum([abs(part.gain) for part in group])
-            heapq.heappush(self._heap, (-size, tie, self._pushed, group))
-
-    def pop(self) -> Group:
-        return heapq.heappop(self._heap)[-1]
-
-    def groups(self) -> list[Group]:
-        """All that wait, in no order."""
-        return [entry[-1] for entry in self._heap]
-
-    def drained(self) -> list[Group]:
-        """All that wait, the largest first; none wait then."""
-        heap, self._heap = sorted(self._heap), []
-        return [entry[-1] for entry in heap]
