@@ -272,3 +272,17 @@ def test_known_baselines_and_pictures_pass(tmp_path: Path) -> None:
     picture.write_bytes(b"")
     for name in ("mean", "zero", "black", "gray", "blur", "noise", "adversarial", str(picture)):
         check_baseline(name)
+
+
+@pytest.mark.parametrize(
+    "values", [(0, 1, 2), (7, 3, 90), (-5, 0, 2), (10**12, -(10**12), 3), (255, 0, 254)]
+)
+def test_labels_become_numbers_without_gaps_in_their_old_order(values: tuple[int, ...]) -> None:
+    """Few labels or far apart ones, signed or not, as NumPy sorts them."""
+    which = np.random.default_rng(0).integers(0, 3, (6, 20))
+    dtype = np.uint8 if min(values) >= 0 and max(values) < 256 else np.int64
+    labels = np.array(values, dtype)[which]
+    found = contiguous(labels)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, np.argsort(np.argsort(values))[which])
+    assert contiguous(labels[:1, :1]).tolist() == [[0]]
