@@ -149,11 +149,9 @@ def test_frames_beside_it_and_batch_sizes_change_nothing(tmp_path: Path) -> None
         together = list(explain_many(detector, pictures, method="all", settings=quick))
         count = len(METHODS)
         assert len(together) == 5 * count
-        for index in (0, 3):
-            alone = list(explain_many(detector, [pictures[index]], method="all", settings=quick))
-            of_frame = together[count * index : count * (index + 1)]
-            for one, other in zip(of_frame, alone, strict=True):
-                assert same(one, other), one.method
+        alone = list(explain_many(detector, [pictures[3]], method="all", settings=quick))
+        for one, other in zip(together[3 * count : 4 * count], alone, strict=True):
+            assert same(one, other), one.method
 
 
 def test_one_method_alone_equals_it_among_all(wide: tuple[Detector, NDArray[np.uint8]]) -> None:
