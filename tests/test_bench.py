@@ -31,9 +31,9 @@ def rule(toy: Path) -> Layout:
         return layout_of(detector.engine)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def soon_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What these tests ask does not hang on which of a toy's layouts is the fastest."""
+    """For tests that do not hang on which of a toy's layouts is taken for the fastest."""
     module = import_module("whyfake.benching.bench")  # the package's `bench` is its function
     monkeypatch.setattr(module, "CHOOSING", 0.5)
 
@@ -44,6 +44,7 @@ def toy(tmp_path: Path) -> Path:
     return tmp_path / "toy.onnx"
 
 
+@pytest.mark.usefixtures("soon_chosen")
 def test_the_command(toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     command = ["bench", str(toy), "--device", "cpu", "--quick", "-m", "lime,rise-adv"]
@@ -77,6 +78,7 @@ def test_the_command(toy: Path, tmp_path: Path) -> None:
     assert vars(layout) == found["used"]
 
 
+@pytest.mark.usefixtures("soon_chosen")
 def test_a_table_is_printed(toy: Path) -> None:
     command = ["bench", str(toy), "--device", "cpu", "--quick", "-m", "shap", "--images", "16"]
     result = CliRunner().invoke(app, command)
