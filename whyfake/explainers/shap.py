@@ -152,7 +152,7 @@ class _Unevenness:
 
     def add(self, parts: Parts, children: Parts) -> None:
         """Take in what parts have split into: by turns a left and a right half."""
-        gains = children.gains().reshape(len(parts), -1, 2, parts.gains().shape[1])
+        gains = children.gains().reshape(len(parts), -1, 2, parts.without.shape[1])
         sums = gains.transpose(0, 2, 1, 3).reshape(len(parts), 2, -1).cumsum(axis=2)[..., -1]
         for (left, right), size in zip(sums.tolist(), parts.sizes().tolist(), strict=True):
             self._differences += ((left - right) / 2) ** 2
