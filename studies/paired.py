@@ -5,7 +5,9 @@
 
 OTHER may be a copy of RUN that was gone on with under another preset: of methods that it holds with
 two settings, those that RUN has not are meant. Differences are of the same case, averaged over
-cases, with 95 % bootstrap intervals over clips and people. Prints markdown.
+cases, with 95 % bootstrap intervals over clips and people. Insertion and deletion are of the cases
+whose canvas, with everything hidden, is not itself called fake, and how many these are stands
+beside them: where it is, the curve does not say which pixels make a frame fake. Prints markdown.
 """
 
 from __future__ import annotations
@@ -33,6 +35,12 @@ METRICS = {
     "deletion": "deletion",
     "images": "images asked",
 }
+CURVES = ("insertion", "deletion")
+COLUMNS = [
+    column
+    for metric, title in {"method": "method", "cases": "cases", **METRICS}.items()
+    for column in ([f"{title}, cases"] if metric in CURVES else []) + [title]
+]
 
 
 def read(folder: Path) -> Facts:
@@ -43,12 +51,17 @@ def read(folder: Path) -> Facts:
 
 
 def differences(one: Facts, first: str, other: Facts, second: str) -> list[Cell]:
-    """How many cases both have, and the mean of `second` − `first` for each metric."""
+    """How many cases both have, and the mean of `second` − `first` for each metric; before that of
+    a curve, in how many cases its canvas is not called fake.
+    """
     known = {fact.path: fact for fact in one.of(first)}
     pairs = [(known[fact.path], fact) for fact in other.of(second) if fact.path in known]
     cells: list[Cell] = [len(pairs)]
     for metric in METRICS:
         both = [(a, b) for a, b in pairs if metric in a.values and metric in b.values]
+        if metric in CURVES:
+            both = [(a, b) for a, b in both if a.values[f"{metric}_canvas"] < 0.5]
+            cells.append(len(both))
         found = mean_interval(
             [b.values[metric] - a.values[metric] for a, b in both], [a.clip for a, _ in both]
         )
@@ -64,7 +77,7 @@ def forms(facts: Facts) -> Table:
         "Images to flip, sufficiency and localisation of the adversarial form minus the original."
     )
     title = f"{facts.detector['name']}: adversarial minus original"
-    return Table(title, ["method", "cases", *METRICS.values()], rows, note)
+    return Table(title, COLUMNS, rows, note)
 
 
 def settings(one: Facts, other: Facts) -> Table:
@@ -76,7 +89,7 @@ def settings(one: Facts, other: Facts) -> Table:
         new = [n for n in named if canonical(other.variants.get(n)) not in mine]
         rows += [[first, *differences(one, first, other, second)] for second in new]
     title = f"{one.detector['name']}: the other settings minus these"
-    return Table(title, ["method", "cases", *METRICS.values()], rows, "The same cases under both.")
+    return Table(title, COLUMNS, rows, "The same cases under both.")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from whyfake.evaluation.run import task_of
 from whyfake.evaluation.state import array_of
 from whyfake.evaluation.tables import tables
 from whyfake.ledger import Ledger
+from whyfake.making import Maker
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,28 @@ def test_a_planted_detector_is_found_by_the_methods(whole: Ledger) -> None:
         assert mean(method, "energy") > mean("gaussian", "energy")
     assert mean("face-parts", "precision_1") == 1
     assert len(facts.facts) == 4 * (len(METHODS) + 3)
+
+
+def test_a_canvas_is_scored_as_the_detector_scores_the_hidden_frame(
+    forged: Path, planted: Detector, whole: Ledger
+) -> None:
+    """Asked by itself: the same for all methods, and what stands in the table."""
+    facts = gather(whole, *whole.detectors())
+    path = str(forged / "p1.png")
+    mine = [fact.values for fact in facts.facts if fact.path == path]
+    task = task_of(entries(forged)[1], planted)
+    maker = Maker(task.frame, planted, 0)
+    for curve, name in (("deletion", "zero"), ("insertion", "blur")):
+        hidden = maker.baseline(name, np.zeros(SIZE, np.int32))
+        score = float(np.exp(planted.log_probs(hidden[None])[0, 1]))
+        assert {round(v[f"{curve}_canvas"], 5) for v in mine} == {round(score, 5)}
+    [table] = [t for t in tables(facts) if t.title == "Deletion and insertion"]
+    assert table.columns[2:] == [
+        "deletion",
+        "deletion's canvas",
+        "insertion",
+        "insertion's canvas",
+    ]
 
 
 # --- what is asked, and what is not

@@ -149,9 +149,7 @@ def _facts_of(
         values: dict[str, float] = {"images": first.images, "seconds": first.seconds}
         for kind in ("localisation", "curves"):
             made = indexed.get((kind, first.seed, method, digest(first.settings)))
-            for key, value in (made.value if made else {}).items():
-                if not isinstance(value, list):
-                    values[key] = float("nan") if value is None else value
+            values |= _numbers(made.value if made else {})
         signed = is_signed(method)
         scores = [np.array(e.value["region_scores"]) for e in explanations]
         for top in TOPS:
@@ -165,6 +163,19 @@ def _facts_of(
         values["top3"] = mean_over_pairs(tops, top_overlap)
         name = names[method, settings][0]
         found.append(Fact(row.path, row.group, row.clip, name, values))
+    return found
+
+
+def _numbers(value: dict[str, Any]) -> dict[str, float]:
+    """The plain numbers of a result; of curves also the score of the canvas, all pixels hidden."""
+    found = {
+        key: float("nan") if number is None else number
+        for key, number in value.items()
+        if not isinstance(number, list)
+    }
+    if "insertion_curve" in value:
+        found["insertion_canvas"] = value["insertion_curve"][0]
+        found["deletion_canvas"] = value["deletion_curve"][-1]
     return found
 
 

@@ -133,10 +133,13 @@ def _curves(facts: Facts) -> Table:
     note = (
         "Area under the score while pixels are hidden (deletion, less is better) or shown "
         "(insertion, more is better), hottest first. Unsuited to deepfakes after Gowrisankar "
-        "and Thing 2023."
+        "and Thing 2023. Canvas: the score with everything hidden, where deletion ends (the "
+        "detector's zero) and insertion begins (the frame, blurred). Above .5 that is called what "
+        "the frame is called: no pixels are needed for it, and the area says little about them."
     )
-    metrics = ["deletion", "insertion"]
-    return _by_method(facts, "Deletion and insertion", metrics, metrics, note)
+    metrics = ["deletion", "deletion_canvas", "insertion", "insertion_canvas"]
+    columns = ["deletion", "deletion's canvas", "insertion", "insertion's canvas"]
+    return _by_method(facts, "Deletion and insertion", metrics, columns, note)
 
 
 def _stability(facts: Facts) -> Table:
