@@ -76,6 +76,7 @@ def run_behaviour(environ: dict[str, str], package: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_behaviour_on_the_emulated_driver(emulated_driver: Path, package: str) -> None:
     environ = environment(emulated_driver, devices=3, memory=64 << 20)
     report = run_behaviour({**environ, "CUDA_EMULATED": "1"}, package)
