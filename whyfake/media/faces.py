@@ -76,8 +76,9 @@ class YuNet:
         self._longest = longest
         self.digest = _digest(model)
         # OpenCV 5 warns on every start that its new engine ignores the target device
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        messages = getattr(cv2.utils, "logging", cv2)  # before 4.13 they are set in cv2 itself
+        level = messages.getLogLevel()
+        messages.setLogLevel(0)
         try:
             self._net = cv2.FaceDetectorYN.create(str(model), "", (320, 320), threshold, 0.3, 500)
             self._net.setInputSize((64, 64))
@@ -88,7 +89,7 @@ class YuNet:
                 f"{model}: not a YuNet face model that OpenCV reads: {reason}"
             ) from None
         finally:
-            cv2.utils.logging.setLogLevel(level)
+            messages.setLogLevel(level)
 
     def find(self, rgb: NDArray[np.uint8], index: int) -> list[Face]:
         """The faces in a frame, surest first."""
