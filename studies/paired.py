@@ -54,18 +54,22 @@ def differences(one: Facts, first: str, other: Facts, second: str) -> list[Cell]
     """How many cases both have, and the mean of `second` − `first` for each metric; before that of
     a curve, in how many cases its canvas is not called fake.
     """
-    known = {fact.path: fact for fact in one.of(first)}
-    pairs = [(known[fact.path], fact) for fact in other.of(second) if fact.path in known]
+    # by name: each folder has its own copy of the cases, and a copied ledger knows them twice
+    known, found = (
+        {Path(fact.path).name: fact for fact in facts.of(method)}
+        for facts, method in ((one, first), (other, second))
+    )
+    pairs = [(known[name], fact) for name, fact in found.items() if name in known]
     cells: list[Cell] = [len(pairs)]
     for metric in METRICS:
         both = [(a, b) for a, b in pairs if metric in a.values and metric in b.values]
         if metric in CURVES:
             both = [(a, b) for a, b in both if a.values[f"{metric}_canvas"] < 0.5]
             cells.append(len(both))
-        found = mean_interval(
+        change = mean_interval(
             [b.values[metric] - a.values[metric] for a, b in both], [a.clip for a, _ in both]
         )
-        cells.append(found if found.count else Estimate(*[float("nan")] * 3, 0))
+        cells.append(change if change.count else Estimate(*[float("nan")] * 3, 0))
     return cells
 
 
