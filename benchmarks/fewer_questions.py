@@ -26,6 +26,7 @@ import os
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Generator
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -36,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import whyfake
+from whyfake.ahead import DUE, Ahead
 from whyfake.evaluate.bootstrap import mean_interval
 from whyfake.evaluate.stability import spearman, top_overlap
 from whyfake.explainers import EXPLAINERS, Lime, Scene, Target, baseline_image, region_means
@@ -114,12 +116,17 @@ def remembered(
 ) -> Generator[Any, FloatArray, tuple[Any, int]]:
     """The coroutine's result and how many images it asked for; a known copy is not shown again."""
     answer, images = None, 0
+    due: deque[FloatArray] = deque()
     while True:
         try:
-            batch = coroutine.send(answer)
+            asked = coroutine.send(answer)
         except StopIteration as stop:
             return stop.value, images
-        images += len(batch)
+        images += len(asked)
+        if asked is DUE:
+            answer = due.popleft()
+            continue
+        batch = asked.batch if isinstance(asked, Ahead) else asked
         if isinstance(batch, GridMix):
             keys = [
                 salt + grid.tobytes() + shift.astype(np.int64).tobytes()
@@ -138,6 +145,9 @@ def remembered(
             found = yield dataclasses.replace(batch, **changed)
             memory.update({keys[i]: row for i, row in zip(new, found, strict=True)})
         answer = np.stack([memory[key] for key in keys])
+        if isinstance(asked, Ahead):
+            due.append(answer)
+            answer = None
 
 
 def ask(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from whyfake.ahead import DUE, Ahead
 from whyfake.explainers import Scene, Target
-from whyfake.perturbation import PerturbationBatch
 
 FAKE = Target("fake", (1,))
 """The second of two classes, as in all toy detectors."""
@@ -23,31 +24,48 @@ def play(coroutine: Any, game: Game) -> tuple[Any, int]:
 
     The answer is [0, value], so that the log odds of class 1 are the value, to the bit.
     """
-    answer, images = None, 0
-    while True:
-        try:
-            batch = coroutine.send(answer)
-        except StopIteration as stop:
-            return stop.value, images
-        images += len(batch)
+
+    def answer(batch: Any) -> NDArray[np.float64]:
         values = np.asarray(game(batch), np.float64)
         assert values.shape == (len(batch),)
-        answer = np.stack([np.zeros(len(batch)), values], axis=1)
+        return np.stack([np.zeros(len(batch)), values], axis=1)
+
+    return answered(coroutine, answer)
+
+
+def answered(coroutine: Any, answer: Callable[[Any], Any]) -> tuple[Any, int]:
+    """What a coroutine returns that is told `answer(batch)`, and how many images it asked for."""
+    told, images = None, 0
+    due: deque[Any] = deque()
+    while True:
+        try:
+            asked = coroutine.send(told)
+        except StopIteration as stop:
+            assert not due, "what was asked ahead was never looked at"
+            return stop.value, images
+        images += len(asked)
+        if isinstance(asked, Ahead):
+            due.append(answer(asked.batch))
+        told = (
+            None if isinstance(asked, Ahead) else due.popleft() if asked is DUE else answer(asked)
+        )
 
 
 def recorded(
     coroutine: Any, batches: list[Any], answers: list[Any]
-) -> Generator[PerturbationBatch, NDArray[np.float32], Any]:
-    """The same coroutine; what it asks and is told is kept in the lists."""
+) -> Generator[Any, NDArray[np.float32], Any]:
+    """The same coroutine; what it asks, ahead or not, and is told is kept in the lists."""
     answer = None
     while True:
         try:
-            batch = coroutine.send(answer)
+            asked = coroutine.send(answer)
         except StopIteration as stop:
             return stop.value
-        batches.append(batch)
-        answer = yield batch
-        answers.append(answer)
+        if asked is not DUE:
+            batches.append(asked.batch if isinstance(asked, Ahead) else asked)
+        answer = yield asked
+        if not isinstance(asked, Ahead):
+            answers.append(answer)
 
 
 def scene(size: tuple[int, int], *, seed: int = 0, **changes: Any) -> Scene:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from games import answered
 from numpy.typing import NDArray
 from toys import (
     PATCH,
@@ -208,13 +209,7 @@ def test_scheduler_equals_the_plain_driver(
     one = drive(QUICK.explainer(name).explain(whole.frame, target, scene), detector, whole.frame)
     scene = Scene(scene.baseline, scene.regions, np.random.default_rng(0))
     asked = QUICK.explainer(name).explain(whole.frame, target, scene)
-    scores, result = None, None
-    while result is None:
-        try:
-            batch = asked.send(scores)  # type: ignore[arg-type]
-            scores = detector.ask(batch, whole.frame)
-        except StopIteration as stop:
-            result = stop.value
+    result, _ = answered(asked, lambda batch: detector.ask(batch, whole.frame))
     assert np.array_equal(one.heatmap, result.heatmap)
     if name in DRAW_NOTHING:  # the pipeline must give the same bits too
         assert np.array_equal(one.heatmap, whole.heatmap)

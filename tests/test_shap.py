@@ -209,7 +209,7 @@ def test_equals_package_shap_on_a_detector(
     frame = random_frame(size, 5)
     place = scene(size)
     baseline = baseline_image("blur", frame, place.regions, (0, 0, 0), place.rng)
-    shap = Shap(samples=samples, nodes_per_round=nodes_per_round)
+    shap = Shap(samples=samples, nodes_per_round=nodes_per_round, ahead=0)
     expected, asked = package_heat(detector, frame, baseline, shap)
     assert detector.images_seen == len(asked) == samples
 

@@ -65,7 +65,14 @@ def test_the_largest_come_first_with_the_contexts_that_they_had(
         assert len(waiting) == len(plain)
         assert waiting.parts(waiting.rows(ordered=True)).nodes.tolist() == [e.node for e in plain]
         taken = min(int(rng.integers(1, most + 1)), len(plain))
-        rows = [waiting.pop() for _ in range(taken)]
+        largest_rows = waiting.largest(taken)
+        assert len(waiting) == len(plain)
+        rows = []
+        for _ in range(taken):
+            rows.append(waiting.first())
+            assert waiting.pop() == rows[-1]
+        assert largest_rows == rows
+        assert waiting.largest(10_000) == waiting.rows(ordered=True)
         expected, plain[:taken] = plain[:taken], []
         for _ in range(rng.integers(0, 4)):
             source = int(rng.integers(len(cut_from)))

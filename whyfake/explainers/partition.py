@@ -63,10 +63,6 @@ class Tree:
         """The children of nodes (N,), left and right (N, 2)."""
         return np.array([self.children[node] for node in nodes.tolist()])
 
-    def first_block(self, node: int) -> int:
-        """The block that a node's first pixel lies in."""
-        return self._blocks[node][0]
-
     def show(self, codes: NDArray[np.uint8], nodes: Sequence[int]) -> None:
         """Make nodes (N,) visible, each in its row of codes (N, blocks)."""
         inside = [self._blocks[node] for node in nodes]

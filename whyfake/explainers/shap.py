@@ -23,8 +23,9 @@ from .base import (
     check_score,
 )
 from .partition import Tree
+from .rounds import Rounds
 from .shapes import Box, Shape
-from .splitting import Every, Paired
+from .splitting import Every, Paired, Splitter
 from .stopping import Measured, Watch, check_stops
 from .waiting import Codes, Parts, Waiting
 
@@ -41,7 +42,10 @@ class Shap:
     combination of what else is visible, which double with each halving: two images for each; or
     `paired`, `pairs` random orders of the parts and their reverses, so that a halving costs 2·pairs
     images however fine (antithetic permutations, Mitchell et al. 2022, inside the hierarchy): the
-    same expectation, and exact where parts interact by twos. May ask less: see `stopping` for
+    same expectation, and exact where parts interact by twos. ahead: how many nodes, half a round at
+    most, are asked about before a round's answers are in, if they will be among the next: so the
+    engine never waits. They are split in their turn, and the result is the same to the bit, unless
+    some turn out not to be; not with `paired` or `confidence`. May ask less: see `stopping` for
     confidence, top, least; here the doubt is how the credit of unsplit parts lies inside them, and
     how pairs differ.
     """
@@ -51,6 +55,7 @@ class Shap:
     score: Score = "probability"
     contexts: Contexts = field(default="all", metadata=LATER)
     pairs: int = field(default=4, metadata=LATER)
+    ahead: int = field(default=16, metadata=LATER)
     confidence: float = field(default=0.0, metadata=LATER)
     top: int = field(default=3, metadata=LATER)
     least: int = field(default=128, metadata=LATER)
@@ -69,6 +74,7 @@ class Shap:
             self.nodes_per_round,
         )
         check(self.pairs >= 1, owner, "pairs must be 1 or more", self.pairs)
+        check(self.ahead >= 0, owner, "ahead must be 0 or more", self.ahead)
         check_score(owner, self.score)
         check_choice(owner, "contexts", self.contexts, CONTEXTS)
         check_stops(owner, self)
@@ -85,26 +91,25 @@ class Shap:
         """A coroutine: each pixel's share of the score's rise from baseline to frame."""
         tree = Tree(self._whole(frame, scene), frame.shape[1], frame.shape[2])
         answer = yield RegionMix(np.array([[0], [1]], np.uint8), tree.labels(), scene.baseline)
-        splitter = Every() if self.contexts == "all" else Paired(self.pairs, scene.rng)
+        splitter: Splitter = Every() if self.contexts == "all" else Paired(self.pairs, scene.rng)
         waiting = Waiting(scene.rng, *_root(target.score(answer, self.score), splitter.contexts))
         watch, unevenness = Watch(self, self.samples, scene.rng), _Unevenness()
-        asked, cost = 2, splitter.cost
-        while waiting and self.samples - asked >= cost:
-            most = min(self.nodes_per_round, (self.samples - asked) // cost)
-            rows = _largest(tree, waiting, most)
-            if not rows:
-                continue
-            parts, around = waiting.parts(rows), waiting.contexts(rows, tree.cut_from)
-            codes = splitter.codes(tree, parts, around)
-            answer = yield RegionMix(codes, tree.labels(), scene.baseline)
-            asked += len(codes)
-            scores = target.score(answer, self.score)
-            children, contexts = splitter.children(tree, parts, around, codes, scores)
+        rounds = Rounds(
+            tree,
+            waiting,
+            splitter,
+            images=self.samples - len(answer),
+            most=self.nodes_per_round,
+            # not where it may stop early, nor where what is asked draws something
+            ahead=0 if watch.looks or self.contexts == "paired" else self.ahead,
+        )
+        while (now := (yield from rounds.next(target, self.score, scene.baseline))) is not None:
+            children, contexts = splitter.children(tree, *now)
             waiting.push(children, contexts)
             if watch.looks:
-                unevenness.add(parts, children)
-            last = not waiting or self.samples - asked < cost
-            if watch.due(asked, last=last):
+                unevenness.add(now.parts, children)
+            last = not waiting or not rounds.affordable
+            if watch.due(len(answer) + rounds.asked, last=last):
                 left = waiting.parts(waiting.rows())
                 sizes = self._sizes(scene.regions)
                 if watch.enough(_measured(tree, left, unevenness, scene.regions, sizes)):
@@ -127,18 +132,6 @@ def _root(ends: NDArray[np.float64], contexts: int) -> tuple[Parts, Codes]:
     without, present = np.repeat(ends, contexts).reshape(2, 1, contexts)
     whole = Parts(np.zeros(1, np.intp), np.full(1, 1 / contexts), without, present)
     return whole, np.zeros((contexts, 1), np.uint8)
-
-
-def _largest(tree: Tree, waiting: Waiting, most: int) -> list[int]:
-    """The rows of the largest parts that can be split, `most` at most; credits larger others."""
-    rows: list[int] = []
-    while waiting and len(rows) < most:
-        row = waiting.pop()
-        if tree.split(waiting.node(row)):
-            rows.append(row)
-        else:
-            tree.keep(waiting.parts([row]))
-    return rows
 
 
 class _Unevenness:

@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from .partition import Tree
 from .waiting import Codes, Parts
+
+Firsts = NDArray[np.int64]
+"""Which half each image of a split shows (N, cost), 0 or 1."""
+
+
+class Splitter(Protocol):
+    """What a split costs and brings."""
+
+    cost: int
+    """Images of a split."""
+    contexts: int
+    """Contexts in which a part is split together."""
+
+    def firsts(self, count: int) -> Firsts:
+        """What to show of `count` parts; maybe drawn."""
+        ...
+
+    def children(
+        self, tree: Tree, parts: Parts, firsts: Firsts, around: Codes, scores: NDArray[np.float64]
+    ) -> tuple[Parts, Codes]:
+        """What parts split into, and its contexts, by the scores (N·cost,) of the images."""
+        ...
+
+
+def split_codes(tree: Tree, nodes: NDArray[np.intp], firsts: Firsts, around: Codes) -> Codes:
+    """The images of splits (N·cost, blocks): nodes' contexts, `around`, with a half in each."""
+    codes: Codes = np.repeat(around, firsts.size // len(around), axis=0)
+    tree.show(codes, np.take_along_axis(tree.halves(nodes), firsts, axis=1).ravel().tolist())
+    return codes
 
 
 class Every:
@@ -15,21 +46,15 @@ class Every:
     cost = 2
     contexts = 1
 
-    def codes(self, tree: Tree, parts: Parts, around: Codes) -> Codes:
-        """Each part's context (a row of `around`) with its left half visible, with its right."""
-        codes = np.repeat(around, 2, axis=0)
-        tree.show(codes, tree.halves(parts.nodes).ravel().tolist())
-        return codes
+    def firsts(self, count: int) -> Firsts:
+        """The left half, then the right one."""
+        return np.tile(np.arange(2), (count, 1))
 
     def children(
-        self,
-        tree: Tree,
-        parts: Parts,
-        around: Codes,
-        codes: Codes,
-        scores: NDArray[np.float64],
+        self, tree: Tree, parts: Parts, firsts: Firsts, around: Codes, scores: NDArray[np.float64]
     ) -> tuple[Parts, Codes]:
-        """What the parts split into, four each: left and right, without and with the other."""
+        """Four of each part: left and right, without and with the other."""
+        codes = split_codes(tree, parts.nodes, firsts, around)
         left, right = scores[0::2], scores[1::2]
         none, both = parts.without[:, 0], parts.present[:, 0]
         children = Parts(
@@ -53,37 +78,25 @@ class Paired:
         self.cost = self.contexts = 2 * pairs
         self._rng = rng
 
-    def codes(self, tree: Tree, parts: Parts, around: Codes) -> Codes:
-        """Each part's context (a row of `around`) with the half that its order puts first."""
-        codes: Codes = around.copy()
-        halves = tree.halves(parts.nodes)
-        drawn = self._rng.integers(0, 2, (len(parts), self.cost // 2))
-        firsts = np.stack([drawn, 1 - drawn], axis=2).reshape(len(parts), self.cost)
-        tree.show(codes, np.take_along_axis(halves, firsts, axis=1).ravel().tolist())
-        return codes
+    def firsts(self, count: int) -> Firsts:
+        """Drawn, and the reverse of what was drawn, by turns."""
+        drawn = self._rng.integers(0, 2, (count, self.cost // 2))
+        return np.stack([drawn, 1 - drawn], axis=2).reshape(count, self.cost)
 
     def children(
-        self,
-        tree: Tree,
-        parts: Parts,
-        around: Codes,
-        codes: Codes,
-        scores: NDArray[np.float64],
+        self, tree: Tree, parts: Parts, firsts: Firsts, around: Codes, scores: NDArray[np.float64]
     ) -> tuple[Parts, Codes]:
-        """What the parts split into, two each: the left half in every order, the right half."""
-        shape = parts.without.shape
-        halves = tree.halves(parts.nodes)
-        probes = np.repeat([tree.first_block(left) for left in halves[:, 0].tolist()], shape[1])
-        left_first = codes[np.arange(len(codes)), probes].reshape(shape).astype(bool)
-        firsts = np.stack([left_first, ~left_first], axis=1)  # (N, 2, K): whether it comes first
+        """Two of each part: the left half in every order, the right half."""
+        codes, shape = split_codes(tree, parts.nodes, firsts, around), parts.without.shape
+        comes_first = np.stack([firsts == 0, firsts == 1], axis=1)  # (N, 2, K)
         one = scores.reshape(shape)[:, None]
         none, both = parts.without[:, None], parts.present[:, None]
         children = Parts(
-            nodes=halves.ravel(),
+            nodes=tree.halves(parts.nodes).ravel(),
             weights=np.repeat(parts.weights, 2),
-            without=np.where(firsts, none, one).reshape(-1, shape[1]),
-            present=np.where(firsts, one, both).reshape(-1, shape[1]),
+            without=np.where(comes_first, none, one).reshape(-1, shape[1]),
+            present=np.where(comes_first, one, both).reshape(-1, shape[1]),
         )
         before, after = (bits.reshape(len(parts), 1, shape[1], -1) for bits in (around, codes))
-        contexts = np.where(firsts[..., None], before, after)
+        contexts = np.where(comes_first[..., None], before, after)
         return children, contexts.reshape(len(codes) * 2, -1)

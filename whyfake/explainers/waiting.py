@@ -75,9 +75,20 @@ class Waiting:
         for entry in zip(*order, strict=True):
             heapq.heappush(self._heap, entry)
 
+    def first(self) -> int:
+        """The row of the largest."""
+        return self._heap[0][-1]
+
     def pop(self) -> int:
         """The row of the largest, which waits no more."""
         return heapq.heappop(self._heap)[-1]
+
+    def largest(self, count: int) -> list[int]:
+        """The rows of the `count` largest, the largest first."""
+        entries = [heapq.heappop(self._heap) for _ in range(min(count, len(self)))]
+        for entry in entries:
+            heapq.heappush(self._heap, entry)
+        return [entry[-1] for entry in entries]
 
     def rows(self, *, ordered: bool = False) -> list[int]:
         """The rows of all that wait; `ordered`: the largest first."""

@@ -1,8 +1,9 @@
 """Runs coroutines that ask about perturbed frames: one with `drive`, hundreds at once with `run`.
 
-A coroutine yields a PerturbationBatch and is sent its log-probabilities (N, C). It yields a Promise
-to wait until another coroutine has kept it, and a Later to have it worked out while it goes on.
-Anything else that it yields is a result, and is handed out at once.
+A coroutine yields a PerturbationBatch and is sent its log-probabilities (N, C). It yields an Ahead
+to have a batch run while it goes on, and a DUE to wait for it; a Promise to wait until another
+coroutine has kept it, and a Later to have it worked out meanwhile. Anything else that it yields is
+a result, and is handed out at once.
 
 `run` works in lanes, one thread each, as many as the engine can serve. A lane takes the next rows
 of whichever frames have some, composes them, runs them, and hands the scores to
@@ -17,68 +18,50 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ahead import DUE, Ahead
 from ..errors import WhyfakeError
 from ..later import Later
 from ..perturbation import FloatArray, PerturbationBatch
-from .detector import Copies, Detector, Lane
+from .detector import Detector, Lane
 from .engine import Engine
 from .gate import Gate
 from .jobs import Asking, Delivered, Failed, Job, Promise
+from .progress import Asked, Running, State
 
 
 def drive(coroutine: Asking, detector: Detector, frame: FloatArray) -> Any:
     """Run one coroutine to its end in this thread and return what it returns."""
     scores = None
+    due: deque[FloatArray] = deque()
     while True:
         try:
             asked = coroutine.send(scores)  # type: ignore[arg-type]
         except StopIteration as stop:
             return stop.value
-        scores = detector.ask(asked, frame) if isinstance(asked, PerturbationBatch) else None
+        scores = None
+        if isinstance(asked, Ahead):
+            due.append(detector.ask(asked.batch, frame))
+        elif asked is DUE:
+            scores = due.popleft()
+        elif isinstance(asked, PerturbationBatch):
+            _check_order(due)
+            scores = detector.ask(asked, frame)
 
 
-@dataclass
-class _Running:
-    """A job under way: the batch it waits for, and how far that is."""
-
-    job: Job
-    copies: Copies = None
-    asked: int = 0
-    taken: int = 0
-    pending: int = 0
-    scores: FloatArray | None = None
-    error: WhyfakeError | None = None
-    seconds: float = 0.0
-    advancing: bool = False
-    awaits: Promise | None = None
-
-    @property
-    def untaken(self) -> int:
-        return self.asked - self.taken
+def _check_order(due: Sized) -> None:
+    """A bug in a coroutine: its next answer would be another batch's."""
+    if due:
+        raise RuntimeError("a coroutine asked for an answer at once while others were due")
 
 
-@dataclass
-class _State:
-    """What the lanes and the caller share; `changed`, the gate's, guards all of it."""
-
-    gate: Gate
-    changed: threading.Condition
-    running: list[_Running] = field(default_factory=list)
-    fresh: deque[_Running] = field(default_factory=deque)
-    aside: deque[Later[Any]] = field(default_factory=deque)
-    events: deque[Delivered | Failed] = field(default_factory=deque)
-    stop: bool = False
-    crash: BaseException | None = None
-
-
-_Piece = tuple[_Running, int, int]
+_Piece = tuple[Running, Asked, int, int]
+"""Rows of a batch: from the third to before the fourth."""
 
 
 def run(
@@ -101,7 +84,7 @@ def run(
     lanes, batch = detector.engine.lanes, detector.engine.batch
     limit = in_flight or 2 + lanes * batch // 64
     gate = gate or Gate()
-    state = _State(gate, gate.changed)
+    state = State(gate, gate.changed)
     threads = [
         threading.Thread(target=_work, args=(state, detector), name=f"lane-{n}", daemon=True)
         for n in range(lanes)
@@ -141,15 +124,15 @@ def run(
                 left.job.coroutine.close()
 
 
-def _admit(state: _State, job: Job) -> None:
-    running = _Running(job, advancing=True)
+def _admit(state: State, job: Job) -> None:
+    running = Running(job)
     with state.changed:
         state.running.append(running)
         state.fresh.append(running)
         state.changed.notify_all()
 
 
-def _work(state: _State, detector: Detector) -> None:
+def _work(state: State, detector: Detector) -> None:
     """A lane: take rows, compose, run, hand back; until told to stop."""
     lane = detector.lane()
     try:
@@ -167,10 +150,10 @@ def _work(state: _State, detector: Detector) -> None:
         detector.account(lane)
 
 
-_Todo = tuple[_Running | None, Later[Any] | None, list[_Piece]]
+_Todo = tuple[Running | None, Later[Any] | None, list[_Piece]]
 
 
-def _next(state: _State, detector: Detector, lane: Lane) -> _Todo | None:
+def _next(state: State, detector: Detector, lane: Lane) -> _Todo | None:
     """Wait for a job to start, something to work out or rows, in this order; None: the end."""
     idle = time.perf_counter()
     with state.changed:
@@ -194,10 +177,10 @@ def _next(state: _State, detector: Detector, lane: Lane) -> _Todo | None:
 
 
 def _do(
-    state: _State,
+    state: State,
     detector: Detector,
     lane: Lane,
-    starting: _Running | None,
+    starting: Running | None,
     later: Later[Any] | None,
     pieces: list[_Piece],
 ) -> None:
@@ -214,7 +197,7 @@ def _do(
     lane.stages.resuming += time.perf_counter() - resumed
 
 
-def _take(state: _State, engine: Engine, most: int) -> list[_Piece]:
+def _take(state: State, engine: Engine, most: int) -> list[_Piece]:
     """Claim whole engine batches of rows, `most` rows at the most, oldest frame first.
 
     A batch that is not full is worth running only if no frame is about to ask for more: waiting for
@@ -222,27 +205,28 @@ def _take(state: _State, engine: Engine, most: int) -> list[_Piece]:
     less, so that they end together.
     """
     available = sum(r.untaken for r in state.running)
-    soon = any(r.advancing or (r.pending and not r.untaken) for r in state.running)
+    soon = any(r.advancing or r.stalled for r in state.running)
     if not available or (available < engine.batch and soon):
         return []
     pieces: list[_Piece] = []
     fair = available // (engine.lanes * engine.batch) * engine.batch
     room = min(most, max(engine.batch, fair))
     for running in state.running:
-        count = min(running.untaken, room)
-        if count:
-            pieces.append((running, running.taken, running.taken + count))
-            running.taken += count
-            room -= count
+        for batch in running.batches:
+            count = min(batch.untaken, room)
+            if count:
+                pieces.append((running, batch, batch.taken, batch.taken + count))
+                batch.taken += count
+                room -= count
         if not room:
             break
     return pieces
 
 
 def _run_pieces(
-    state: _State, detector: Detector, lane: Lane, pieces: list[_Piece]
-) -> list[_Running]:
-    """Compose and run what was claimed, and hand back; the jobs whose batch is now complete."""
+    state: State, detector: Detector, lane: Lane, pieces: list[_Piece]
+) -> list[Running]:
+    """Compose and run what was claimed, and hand back; the jobs whose answer is now complete."""
     started = time.perf_counter()
     composed = started
     answers: list[NDArray[np.float32] | WhyfakeError]
@@ -250,29 +234,27 @@ def _run_pieces(
         rows = _compose(lane, pieces)
         composed = time.perf_counter()
         scores = lane.run(rows)
-        ends = np.cumsum([stop - start for _, start, stop in pieces])
+        ends = np.cumsum([stop - start for _, _, start, stop in pieces])
         answers = [*np.split(scores, ends[:-1])]
     except WhyfakeError as error:
         # whose fault it is shows when each asks alone
-        batch, several = detector.engine.batch, len(pieces) > 1
-        answers = [_alone(lane, piece, batch) if several else error for piece in pieces]
+        whole, several = detector.engine.batch, len(pieces) > 1
+        answers = [_alone(lane, piece, whole) if several else error for piece in pieces]
     ran = time.perf_counter()
-    spent = (ran - started) / sum(stop - start for _, start, stop in pieces)
+    spent = (ran - started) / sum(stop - start for _, _, start, stop in pieces)
     complete = []
     with state.changed:
-        for (running, start, stop), answer in zip(pieces, answers, strict=True):
+        for (running, batch, start, stop), answer in zip(pieces, answers, strict=True):
             count = stop - start
             if isinstance(answer, WhyfakeError):
-                running.error = answer
-                running.pending -= running.untaken  # the rest of its rows need not be asked
-                running.taken = running.asked
+                running.fail(answer)
             else:
-                if running.scores is None:
-                    running.scores = np.empty((running.asked, answer.shape[1]), np.float32)
-                running.scores[start:stop] = answer
-            running.pending -= count
+                if batch.scores is None:
+                    batch.scores = np.empty((batch.rows, answer.shape[1]), np.float32)
+                batch.scores[start:stop] = answer
+            batch.pending -= count
             running.seconds += spent * count / detector.engine.lanes
-            if running.pending == 0:
+            if running.ready and not running.advancing:
                 running.advancing = True
                 complete.append(running)
     lane.stages.composing += composed - started
@@ -284,56 +266,48 @@ def _run_pieces(
 def _compose(lane: Lane, pieces: list[_Piece]) -> int:
     """Make all pieces' copies the lane's first pictures; how many."""
     row = 0
-    for running, start, stop in pieces:
-        lane.compose(running.copies, start, stop, row)
+    for _, batch, start, stop in pieces:
+        lane.compose(batch.copies, start, stop, row)
         row += stop - start
     return row
 
 
-def _alone(lane: Lane, piece: _Piece, batch: int) -> NDArray[np.float32] | WhyfakeError:
+def _alone(lane: Lane, piece: _Piece, whole: int) -> NDArray[np.float32] | WhyfakeError:
     """A piece's scores, or what becomes of it with nothing of the others in its batches."""
-    running, start, _ = piece
+    _, batch, start, _ = piece
     try:
         rows = _compose(lane, [piece])
-        for row in range(rows, rows + -rows % batch):
-            lane.compose(running.copies, start, start + 1, row)
+        for row in range(rows, rows + -rows % whole):
+            lane.compose(batch.copies, start, start + 1, row)
         return lane.run(rows)
     except WhyfakeError as error:
         return error
 
 
-def _wake(state: _State) -> None:
-    """Let those go on whose promise has been kept; called under the lock, after every advance."""
-    for running in state.running:
-        if running.awaits is not None and running.awaits.kept:
-            running.awaits = None
-            running.advancing = True
-            state.fresh.append(running)
-
-
-def _advance(state: _State, detector: Detector, running: _Running) -> None:
+def _advance(state: State, detector: Detector, running: Running) -> None:
     """Resume a coroutine with its scores, up to its next batch or its end."""
     started = time.perf_counter()
-    coroutine, raw, name = running.job.coroutine, running.scores, running.job.key
-    running.scores = running.copies = None
+    coroutine, name = running.job.coroutine, running.job.key
     events: list[Delivered | Failed] = []
     aside: list[Later[Any]] = []
     ended = False
 
     def spent() -> float:
         nonlocal started
-        now = time.perf_counter()
-        seconds, started = running.seconds + now - started, now
-        running.seconds = 0.0
+        with state.changed:  # another lane may be at a batch that was asked ahead
+            now = time.perf_counter()
+            seconds, started = running.seconds + now - started, now
+            running.seconds = 0.0
         return seconds
 
     try:
-        if running.error is not None:
-            raise running.error
-        scores = None if raw is None else detector.decode(raw)
-        asked = coroutine.send(scores)  # type: ignore[arg-type]
-        while not isinstance(asked, PerturbationBatch):
-            if isinstance(asked, Promise):
+        with state.changed:
+            raw = running.resume()
+        asked = coroutine.send(None if raw is None else detector.decode(raw))  # type: ignore[arg-type]
+        while not (asked is DUE or isinstance(asked, PerturbationBatch)):
+            if isinstance(asked, Ahead):
+                _ask(state, detector, running, asked.batch)
+            elif isinstance(asked, Promise):
                 if not asked.kept:
                     break
             elif isinstance(asked, Later):
@@ -341,8 +315,9 @@ def _advance(state: _State, detector: Detector, running: _Running) -> None:
             else:
                 events.append(Delivered(name, asked, spent(), last=False))
             asked = next(coroutine)
-        else:
-            running.copies = detector.prepare(asked, running.job.frame)
+        if isinstance(asked, PerturbationBatch):
+            _check_order(running.batches)
+            _ask(state, detector, running, asked)
     except StopIteration as stop:
         ended = True
         events.append(Delivered(name, stop.value, spent(), last=True))
@@ -352,16 +327,23 @@ def _advance(state: _State, detector: Detector, running: _Running) -> None:
         events.append(Failed(name, error))
     with state.changed:
         running.advancing = False
-        running.asked = running.pending = running.taken = 0
         if ended:
             state.running.remove(running)
         elif isinstance(asked, Promise):
             running.awaits = asked
         else:
-            running.asked = running.pending = len(asked)
+            running.waits = True
         if not ended:
             running.seconds += time.perf_counter() - started
-        _wake(state)
+        state.wake()
         state.aside.extend(aside)
         state.events.extend(events)
+        state.changed.notify_all()
+
+
+def _ask(state: State, detector: Detector, running: Running, batch: PerturbationBatch) -> None:
+    """Give a batch to the lanes."""
+    copies, rows = detector.prepare(batch, running.job.frame), len(batch)
+    with state.changed:
+        running.batches.append(Asked(copies, rows, rows))
         state.changed.notify_all()

@@ -1,0 +1,137 @@
+"""Which parts SHAP asks about: the largest, and ahead of time those that are likely the next."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Generator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ahead import DUE, Ahead
+from ..perturbation import FloatArray, RegionMix
+from .base import Score, Target
+from .partition import Tree
+from .splitting import Firsts, Splitter, split_codes
+from .waiting import Codes, Parts, Waiting
+
+
+class Round(NamedTuple):
+    """N parts to split, what was shown of them, their contexts, and the scores (N·cost,)."""
+
+    parts: Parts
+    firsts: Firsts
+    around: Codes
+    scores: NDArray[np.float64]
+
+
+class Rounds:
+    """Rounds of `most` parts, for `images` in all.
+
+    While a round is asked, so are the `ahead` largest parts that are left (half a round at most):
+    the engine has something to do until the next round is known. They are split only in their turn,
+    so what is split in which order stays the same unless some are left in the end; that is rare,
+    and nothing is asked ahead when images run out. `asked` is what was asked so far, in images.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        waiting: Waiting,
+        splitter: Splitter,
+        *,
+        images: int,
+        most: int,
+        ahead: int,
+    ) -> None:
+        self._tree = tree
+        self._waiting = waiting
+        self._splitter = splitter
+        self._images = images
+        self._most, self._ahead = most, min(ahead, most // 2)
+        self._firsts: dict[int, Firsts] = {}
+        """What was asked of rows that are not split yet."""
+        self._scores: dict[int, NDArray[np.float64]] = {}
+        """The answers, as far as they are in."""
+        self._due: list[int] = []
+        self.asked = 0
+
+    @property
+    def affordable(self) -> int:
+        """How many more parts can be paid for."""
+        return (self._images - self.asked) // self._splitter.cost
+
+    def next(
+        self, target: Target, score: Score, baseline: FloatArray
+    ) -> Generator[Any, FloatArray, Round | None]:
+        """A coroutine: the next parts, taken from those that wait; None at the end."""
+        tree, waiting = self._tree, self._waiting
+        rows = _take(tree, waiting, self._most, self._firsts, self.affordable)
+        if not rows:
+            return None
+        new = [row for row in rows if row not in self._firsts]
+        self.asked += self._splitter.cost * len(new)
+        guesses = self._guess(rows)
+        self.asked += self._splitter.cost * len(guesses)
+        for some in (new, guesses):
+            if some:
+                yield Ahead(RegionMix(self._codes(some), tree.labels(), baseline))
+        for some in (self._due, new):
+            if some:
+                scores = target.score((yield DUE), score)
+                self._scores.update(zip(some, scores.reshape(len(some), -1), strict=True))
+        self._due = guesses
+        return Round(
+            waiting.parts(rows),
+            np.array([self._firsts.pop(row) for row in rows]),
+            waiting.contexts(rows, tree.cut_from),
+            np.concatenate([self._scores.pop(row) for row in rows]),
+        )
+
+    def _codes(self, rows: list[int]) -> Codes:
+        """What to show to learn of rows."""
+        firsts = self._splitter.firsts(len(rows))
+        self._firsts.update(zip(rows, firsts, strict=True))
+        around = self._waiting.contexts(rows, self._tree.cut_from)
+        return split_codes(self._tree, self._waiting.parts(rows).nodes, firsts, around)
+
+    def _guess(self, rows: list[int]) -> list[int]:
+        """The largest that are left and not asked yet, if they will be among the next after `rows`.
+
+        What a part is worth its halves share, each in two contexts at half the weight: so where no
+        credit is negative, only parts of twice its size have halves larger than another part, and
+        no more than two. A round, at least, stays affordable.
+        """
+        most = min(self._ahead, self.affordable - self._most)
+        if most <= 0:
+            return []
+        tree, waiting = self._tree, self._waiting
+        largest = waiting.largest(most)
+        sizes, chosen = waiting.parts(largest).sizes(), waiting.parts(rows).sizes()
+        before = np.arange(len(largest)) + 2 * (chosen > 2 * sizes[:, None]).sum(axis=1)
+        return [
+            row
+            for row in np.array(largest, np.intp)[before < self._most].tolist()
+            if row not in self._firsts and tree.split(waiting.node(row))
+        ]
+
+
+def _take(
+    tree: Tree, waiting: Waiting, most: int, known: Container[int], affordable: int
+) -> list[int]:
+    """The rows of the largest parts that can be split, `most` at most, which wait no more.
+
+    Those that are known cost nothing. Credits larger ones that cannot be split.
+    """
+    rows: list[int] = []
+    while waiting and len(rows) < most:
+        free = waiting.first() in known
+        if not (free or affordable):
+            break
+        row = waiting.pop()
+        if tree.split(waiting.node(row)):
+            rows.append(row)
+            affordable -= not free
+        else:
+            tree.keep(waiting.parts([row]))
+    return rows
