@@ -17,11 +17,14 @@ from .waiting import Codes, Parts, Waiting
 
 
 class Round(NamedTuple):
-    """N parts to split, what was shown of them, their contexts, and the scores (N·cost,)."""
+    """N parts to split, what is shown of them (codes, of half `firsts` in contexts `around`), and
+    the scores (N·cost,) of that.
+    """
 
     parts: Parts
     firsts: Firsts
     around: Codes
+    codes: Codes
     scores: NDArray[np.float64]
 
 
@@ -65,35 +68,46 @@ class Rounds:
         self, target: Target, score: Score, baseline: FloatArray
     ) -> Generator[Any, FloatArray, Round | None]:
         """A coroutine: the next parts, taken from those that wait; None at the end."""
-        tree, waiting = self._tree, self._waiting
-        rows = _take(tree, waiting, self._most, self._firsts, self.affordable)
+        rows = _take(self._tree, self._waiting, self._most, self._firsts, self.affordable)
         if not rows:
             return None
         new = [row for row in rows if row not in self._firsts]
         self.asked += self._splitter.cost * len(new)
         guesses = self._guess(rows)
         self.asked += self._splitter.cost * len(guesses)
-        for some in (new, guesses):
-            if some:
-                yield Ahead(RegionMix(self._codes(some), tree.labels(), baseline))
-        for some in (self._due, new):
-            if some:
+        firsts, around, codes = self._shown(rows + guesses, new + guesses)
+        end = len(rows)
+        for some in (codes[:end][np.isin(rows, new)], codes[end:]):
+            if len(some):
+                flat = some.reshape(-1, some.shape[2])
+                yield Ahead(RegionMix(flat, self._tree.labels(), baseline))
+        for asked in (self._due, new):
+            if asked:
                 scores = target.score((yield DUE), score)
-                self._scores.update(zip(some, scores.reshape(len(some), -1), strict=True))
+                self._scores.update(zip(asked, scores.reshape(len(asked), -1), strict=True))
         self._due = guesses
+        for row in rows:
+            del self._firsts[row]
         return Round(
-            waiting.parts(rows),
-            np.array([self._firsts.pop(row) for row in rows]),
-            waiting.contexts(rows, tree.cut_from),
+            self._waiting.parts(rows),
+            firsts[:end],
+            around[:end].reshape(-1, around.shape[2]),
+            codes[:end].reshape(-1, codes.shape[2]),
             np.concatenate([self._scores.pop(row) for row in rows]),
         )
 
-    def _codes(self, rows: list[int]) -> Codes:
-        """What to show to learn of rows."""
-        firsts = self._splitter.firsts(len(rows))
-        self._firsts.update(zip(rows, firsts, strict=True))
+    def _shown(self, rows: list[int], new: list[int]) -> tuple[Firsts, Codes, Codes]:
+        """What is shown of N rows (N, cost), of the new ones as the splitter says now; their
+        contexts (N, K, blocks) and the codes of the images (N, cost, blocks).
+        """
+        drawn = self._splitter.firsts(len(new))
+        self._firsts.update(zip(new, drawn, strict=True))
+        firsts = np.array([self._firsts[row] for row in rows])
         around = self._waiting.contexts(rows, self._tree.cut_from)
-        return split_codes(self._tree, self._waiting.parts(rows).nodes, firsts, around)
+        nodes = np.array([self._waiting.node(row) for row in rows])
+        codes = split_codes(self._tree, nodes, firsts, around)
+        count, blocks = len(rows), around.shape[1]
+        return firsts, around.reshape(count, -1, blocks), codes.reshape(count, -1, blocks)
 
     def _guess(self, rows: list[int]) -> list[int]:
         """The largest that are left and not asked yet, if they will be among the next after `rows`.

@@ -13,6 +13,8 @@ from .waiting import Codes, Parts
 Firsts = NDArray[np.int64]
 """Which half each image of a split shows (N, cost), 0 or 1."""
 
+Scores = NDArray[np.float64]
+
 
 class Splitter(Protocol):
     """What a split costs and brings."""
@@ -27,9 +29,9 @@ class Splitter(Protocol):
         ...
 
     def children(
-        self, tree: Tree, parts: Parts, firsts: Firsts, around: Codes, scores: NDArray[np.float64]
+        self, tree: Tree, parts: Parts, firsts: Firsts, around: Codes, codes: Codes, scores: Scores
     ) -> tuple[Parts, Codes]:
-        """What parts split into, and its contexts, by the scores (N·cost,) of the images."""
+        """What parts split into, and its contexts, by the scores (N·cost,) of `codes`."""
         ...
 
 
@@ -51,10 +53,9 @@ class Every:
         return np.tile(np.arange(2), (count, 1))
 
     def children(
-        self, tree: Tree, parts: Parts, firsts: Firsts, around: Codes, scores: NDArray[np.float64]
+        self, tree: Tree, parts: Parts, firsts: Firsts, around: Codes, codes: Codes, scores: Scores
     ) -> tuple[Parts, Codes]:
         """Four of each part: left and right, without and with the other."""
-        codes = split_codes(tree, parts.nodes, firsts, around)
         left, right = scores[0::2], scores[1::2]
         none, both = parts.without[:, 0], parts.present[:, 0]
         children = Parts(
@@ -84,10 +85,10 @@ class Paired:
         return np.stack([drawn, 1 - drawn], axis=2).reshape(count, self.cost)
 
     def children(
-        self, tree: Tree, parts: Parts, firsts: Firsts, around: Codes, scores: NDArray[np.float64]
+        self, tree: Tree, parts: Parts, firsts: Firsts, around: Codes, codes: Codes, scores: Scores
     ) -> tuple[Parts, Codes]:
         """Two of each part: the left half in every order, the right half."""
-        codes, shape = split_codes(tree, parts.nodes, firsts, around), parts.without.shape
+        shape = parts.without.shape
         comes_first = np.stack([firsts == 0, firsts == 1], axis=1)  # (N, 2, K)
         one = scores.reshape(shape)[:, None]
         none, both = parts.without[:, None], parts.present[:, None]
