@@ -133,7 +133,7 @@ def test_a_layout_that_the_table_crowned_by_noise_flatters_no_method(
     crowned = Layout(32, rule.lanes)
     speeds = {crowned: 2000.0}
 
-    def measure(self: Bare, layout: Layout, seconds: float) -> Speed:
+    def measure(self: Bare, layout: Layout, seconds: float, *, composed: bool = False) -> Speed:
         return Speed(speeds.get(layout, 1000.0), 1e-3)
 
     monkeypatch.setattr(Bare, "measure", measure)
@@ -155,7 +155,7 @@ def test_a_lucky_measurement_of_another_layout_holds_no_run_back(
     crowned = Layout(32, rule.lanes)
     beside: list[float] = []
 
-    def measure(self: Bare, layout: Layout, seconds: float) -> Speed:
+    def measure(self: Bare, layout: Layout, seconds: float, *, composed: bool = False) -> Speed:
         if layout != crowned:
             return Speed(1500.0, 1e-3)
         if not beside:
@@ -182,9 +182,9 @@ def test_the_bare_engine_is_measured_amid_a_run_whose_clock_stands_still(
     paused, runs = [], []
     real_measure, real_explain = Bare.measure, methods._explain
 
-    def measure(self: Bare, layout: Layout, seconds: float) -> Speed:
+    def measure(self: Bare, layout: Layout, seconds: float, *, composed: bool = False) -> Speed:
         start = time.perf_counter()
-        speed = real_measure(self, layout, seconds)
+        speed = real_measure(self, layout, seconds, composed=composed)
         if threading.current_thread().name == "beside":  # amid the run
             time.sleep(0.05)
             paused.append((start, time.perf_counter()))
@@ -218,7 +218,7 @@ def test_an_engine_that_fails_amid_a_run_is_an_error(
 ) -> None:
     beside: list[str] = []
 
-    def measure(self: Bare, layout: Layout, seconds: float) -> Speed:
+    def measure(self: Bare, layout: Layout, seconds: float, *, composed: bool = False) -> Speed:
         if threading.current_thread().name == "beside":
             raise EngineError("the device is gone")
         return Speed(1000.0, 1e-3)

@@ -130,7 +130,9 @@ def bench(
         fastest = [row.layout for row in sorted(raw, key=lambda row: -row.images_s)]
         best = fastest[0]
         step("choosing", len(tried), len(tried))
-        used, note = choose(bare, fastest[:FINALISTS], rule, CHOOSING * wanted.seconds), ""
+        composed = about["device"] == "cpu"
+        finalists, seconds = fastest[:FINALISTS], CHOOSING * wanted.seconds
+        used, note = choose(bare, finalists, rule, seconds, composed=composed), ""
         if found.key is not None:
             try:
                 rates = tuple(Rate(row.layout, row.images_s) for row in raw)

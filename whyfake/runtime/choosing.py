@@ -6,15 +6,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..errors import EngineError
-from ..perturbation import RegionMix
+from .throughput import typical_copies
 
 if TYPE_CHECKING:
     from .detector import Detector, Lane
 
-_REGIONS = 64
 _SECONDS = 0.1
 """For each way, after two batches that do not count; what is slower by far is seen sooner."""
 _LEAD = 1.05
@@ -44,11 +41,7 @@ def composition_rates(detector: Detector, seconds: float = _SECONDS) -> dict[str
 
     Costs no images that count. Raises EngineError.
     """
-    rng = np.random.default_rng(0)
-    height, width = detector.size
-    frame = rng.random((3, height, width), np.float32)
-    rows = np.arange(height * width).reshape(height, width) * _REGIONS // (height * width)
-    batch = RegionMix(rng.random((detector.engine.batch, _REGIONS)), rows, 1 - frame)
+    batch, frame = typical_copies(detector.size, detector.engine.batch)
     rates = {}
     for way in detector.engine.compositions:
         copies = detector.prepared(batch, frame, way)

@@ -18,9 +18,7 @@ from ..perturbation import FloatArray, PerturbationBatch, Pixels, Scratch
 from .choosing import choose
 from .engine import Engine
 from .layout import Found, settle
-from .throughput import Layout, layout_of
-
-_LANE_ROWS = 8
+from .throughput import Layout, lane_rows, layout_of
 
 Copies = Any
 """A batch and its frame, ready to be composed: by the host a Composer, else what the engine has."""
@@ -244,11 +242,7 @@ class Detector:
 
 
 class Lane:
-    """One thread's pictures: `compose` up to `rows` of them, then `run(count)`.
-
-    `rows` is a few engine batches where these are small: pictures composed one after the other
-    find frame and baseline in the processor's caches, which a run of the engine empties.
-    """
+    """One thread's pictures: `compose` up to `rows` of them (`lane_rows`), then `run(count)`."""
 
     def __init__(self, detector: Detector, composition: str = "host") -> None:
         self._detector = detector
@@ -257,7 +251,7 @@ class Lane:
         self.rows = engine.batch
         self.stages = Stages()
         if self._canvas is None:
-            self.rows *= max(1, _LANE_ROWS // engine.batch)
+            self.rows = lane_rows(engine.batch)
             self.buffer: FloatArray = engine.host_array((self.rows, 3, *detector.size))
             batches = np.split(self.buffer, self.rows // engine.batch)
             self._feeds = [{PIXELS: batch} for batch in batches]
