@@ -33,8 +33,13 @@ def play(coroutine: Any, game: Game) -> tuple[Any, int]:
     return answered(coroutine, answer)
 
 
-def answered(coroutine: Any, answer: Callable[[Any], Any]) -> tuple[Any, int]:
-    """What a coroutine returns that is told `answer(batch)`, and how many images it asked for."""
+def answered(
+    coroutine: Any, answer: Callable[[Any], Any], due_then: list[int] | None = None
+) -> tuple[Any, int]:
+    """What a coroutine returns that is told `answer(batch)`, and how many images it asked for.
+
+    `due_then` is told how many batches are under way whenever it waits for one asked ahead.
+    """
     told, images = None, 0
     due: deque[Any] = deque()
     while True:
@@ -46,6 +51,8 @@ def answered(coroutine: Any, answer: Callable[[Any], Any]) -> tuple[Any, int]:
         images += len(asked)
         if isinstance(asked, Ahead):
             due.append(answer(asked.batch))
+        if asked is DUE and due_then is not None:
+            due_then.append(len(due))
         told = (
             None if isinstance(asked, Ahead) else due.popleft() if asked is DUE else answer(asked)
         )

@@ -241,30 +241,16 @@ def test_shap_never_waits_for_a_round_alone() -> None:
     """
 
     def alone(shap: Shap) -> list[bool]:
-        waits: list[bool] = []
-        under = 0
-        coroutine = shap.explain(random_frame((24, 40)), FAKE, scene((24, 40)))
+        under_way: list[int] = []
         game = tame((24, 40), 0)
 
         def told(batch: Any) -> NDArray[np.float64]:
             values = game(batch)
             return np.stack([np.zeros(len(values)), values], axis=1)
 
-        def counting() -> Generator[Any, Any, Any]:
-            nonlocal under
-            answer = None
-            while True:
-                try:
-                    asked = coroutine.send(answer)
-                except StopIteration as stop:
-                    return stop.value
-                if asked is DUE:
-                    waits.append(under == 1)
-                under += {Ahead: 1}.get(type(asked), -1 if asked is DUE else 0)
-                answer = yield asked
-
-        answered(counting(), told)
-        return waits
+        asking = shap.explain(random_frame((24, 40)), FAKE, scene((24, 40)))
+        answered(asking, told, under_way)
+        return [count == 1 for count in under_way]
 
     shap = Shap(samples=1002, score="log_odds")
     found = alone(shap)
