@@ -63,10 +63,10 @@ class Running:
 
     @property
     def ready(self) -> bool:
-        """Whether what it waits for is there: the answer, the promise, or an error."""
+        """Whether the promise that it awaits is kept, or its oldest batch done, well or badly."""
         if self.awaits is not None:
             return self.awaits.kept
-        return self.waits and (self.error is not None or not self.batches[0].pending)
+        return self.waits and not self.batches[0].pending
 
     def fail(self, error: WhyfakeError) -> None:
         """Its batches failed."""
