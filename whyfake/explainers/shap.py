@@ -44,10 +44,10 @@ class Shap:
     images however fine (antithetic permutations, Mitchell et al. 2022, inside the hierarchy): the
     same expectation, and exact where parts interact by twos. ahead: how many nodes, half a round at
     most, are asked about before a round's answers are in, if they will be among the next: so the
-    engine never waits. They are split in their turn, and the result is the same to the bit, unless
-    some turn out not to be; not with `paired` or `confidence`. May ask less: see `stopping` for
-    confidence, top, least; here the doubt is how the credit of unsplit parts lies inside them, and
-    how pairs differ.
+    engine need not wait. They are split in their turn, and the result is the same to the bit,
+    unless some turn out not to be; not with `paired` or `confidence`. May ask less: see `stopping`
+    for confidence, top, least; here the doubt is how the credit of unsplit parts lies inside them,
+    and how pairs differ.
     """
 
     samples: int = 2000
