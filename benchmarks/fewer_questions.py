@@ -26,7 +26,6 @@ import os
 import statistics
 import sys
 import time
-from collections import deque
 from collections.abc import Generator
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -37,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import whyfake
-from whyfake.ahead import DUE, Ahead
+from whyfake.ahead import in_turn
 from whyfake.evaluate.bootstrap import mean_interval
 from whyfake.evaluate.stability import spearman, top_overlap
 from whyfake.explainers import EXPLAINERS, Lime, Scene, Target, baseline_image, region_means
@@ -115,18 +114,13 @@ def remembered(
     coroutine: Any, memory: dict[bytes, Any], salt: bytes
 ) -> Generator[Any, FloatArray, tuple[Any, int]]:
     """The coroutine's result and how many images it asked for; a known copy is not shown again."""
-    answer, images = None, 0
-    due: deque[FloatArray] = deque()
+    plain, answer, images = in_turn(coroutine), None, 0
     while True:
         try:
-            asked = coroutine.send(answer)
+            batch = plain.send(answer)
         except StopIteration as stop:
             return stop.value, images
-        images += len(asked)
-        if asked is DUE:
-            answer = due.popleft()
-            continue
-        batch = asked.batch if isinstance(asked, Ahead) else asked
+        images += len(batch)
         if isinstance(batch, GridMix):
             keys = [
                 salt + grid.tobytes() + shift.astype(np.int64).tobytes()
@@ -145,9 +139,6 @@ def remembered(
             found = yield dataclasses.replace(batch, **changed)
             memory.update({keys[i]: row for i, row in zip(new, found, strict=True)})
         answer = np.stack([memory[key] for key in keys])
-        if isinstance(asked, Ahead):
-            due.append(answer)
-            answer = None
 
 
 def ask(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from typing import Any
 
+from ..ahead import in_turn
 from ..perturbation import FloatArray, PerturbationBatch, Stack
 
 
@@ -16,7 +17,7 @@ def together(
     What they yield beside batches is handed on as it comes. A kill loses what is under way, so
     `width` should be no more than fills a batch.
     """
-    left = iter(coroutines)
+    left = map(in_turn, coroutines)
     waiting: list[tuple[Generator[Any, FloatArray, Any], PerturbationBatch]] = []
     try:
         while True:

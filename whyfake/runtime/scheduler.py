@@ -17,14 +17,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ahead import DUE, Ahead
+from ..ahead import DUE, Ahead, check_order, in_turn
 from ..errors import WhyfakeError
 from ..later import Later
 from ..perturbation import FloatArray, PerturbationBatch
@@ -37,27 +36,13 @@ from .progress import Asked, Running, State
 
 def drive(coroutine: Asking, detector: Detector, frame: FloatArray) -> Any:
     """Run one coroutine to its end in this thread and return what it returns."""
-    scores = None
-    due: deque[FloatArray] = deque()
+    plain, scores = in_turn(coroutine), None
     while True:
         try:
-            asked = coroutine.send(scores)  # type: ignore[arg-type]
+            asked = plain.send(scores)
         except StopIteration as stop:
             return stop.value
-        scores = None
-        if isinstance(asked, Ahead):
-            due.append(detector.ask(asked.batch, frame))
-        elif asked is DUE:
-            scores = due.popleft()
-        elif isinstance(asked, PerturbationBatch):
-            _check_order(due)
-            scores = detector.ask(asked, frame)
-
-
-def _check_order(due: Sized) -> None:
-    """A bug in a coroutine: its next answer would be another batch's."""
-    if due:
-        raise RuntimeError("a coroutine asked for an answer at once while others were due")
+        scores = detector.ask(asked, frame) if isinstance(asked, PerturbationBatch) else None
 
 
 _Piece = tuple[Running, Asked, int, int]
@@ -316,7 +301,7 @@ def _advance(state: State, detector: Detector, running: Running) -> None:
                 events.append(Delivered(name, asked, spent(), last=False))
             asked = next(coroutine)
         if isinstance(asked, PerturbationBatch):
-            _check_order(running.batches)
+            check_order(running.batches)
             _ask(state, detector, running, asked)
     except StopIteration as stop:
         ended = True
