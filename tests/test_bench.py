@@ -132,8 +132,10 @@ def test_a_layout_that_the_table_crowned_by_noise_flatters_no_method(
     """In the table batch 32 is the fastest; beside the methods it is half as fast as the rule's."""
     crowned = Layout(32, rule.lanes)
     speeds = {crowned: 2000.0}
+    told: list[bool] = []
 
     def measure(self: Bare, layout: Layout, seconds: float, *, composed: bool = False) -> Speed:
+        told.append(composed)
         return Speed(speeds.get(layout, 1000.0), 1e-3)
 
     monkeypatch.setattr(Bare, "measure", measure)
@@ -146,6 +148,10 @@ def test_a_layout_that_the_table_crowned_by_noise_flatters_no_method(
     assert isinstance(whole, Bench)
     assert whole.best == crowned
     assert [run.raw_images_s for run in whole.runs] == [2000.0]
+    # the table, and what runs are held to, are of the bare engine; what is chosen composes
+    in_table, rounds = 3 * 12, told.count(True)
+    assert rounds >= 10
+    assert told[in_table : in_table + rounds] == [True] * rounds
 
 
 def test_a_lucky_measurement_of_another_layout_holds_no_run_back(

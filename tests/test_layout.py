@@ -152,6 +152,23 @@ def test_one_lane_of_all_cores_must_be_faster_with_pictures_to_compose() -> None
         assert choose(bare, [one], RULE, 2.0, composed=True) == RULE
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_lanes_compose_where_the_host_does(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU pictures may be composed on the device: there the engine alone is measured."""
+    told = []
+
+    def note(self: Bare, layout: Layout, seconds: float, *, composed: bool = False) -> Speed:
+        told.append(composed)
+        return Speed(100.0 + 50 * (layout != RULE), None)
+
+    monkeypatch.setattr(Bare, "measure", note)
+    engine = Sleeping(RULE)
+    engine.device = device
+    assert measure(Sleeping, RULE, SIZE, engine).layout != RULE
+    assert len(told) > len(layouts((1, 2, 4, 8), 2, on_gpu=False))
+    assert set(told) == {device == "cpu"}
+
+
 def test_a_fixed_batch_is_kept() -> None:
     engine = Sleeping(Layout(3, 2), free=False)
     found = measure(

@@ -65,11 +65,6 @@ def typical_copies(size: tuple[int, int], count: int) -> tuple[RegionMix, FloatA
     return RegionMix(rng.integers(0, 2, (count, _REGIONS), np.uint8), labels, 1 - frame), frame
 
 
-def _composer(size: tuple[int, int], count: int) -> Composer:
-    copies, frame = typical_copies(size, count)
-    return copies.composer(frame)
-
-
 class Bare:
     """An engine on pictures that are ready in memory, at one layout after another.
 
@@ -83,6 +78,7 @@ class Bare:
         self._size = size
         self._engines: dict[int | Layout, Engine] = {}
         self._pictures: FloatArray = np.empty((0, 3, *size), np.float32)
+        self._composers: dict[int, Composer] = {}
 
     def engine(self, layout: Layout) -> Engine:
         """The engine at that layout, warm."""
@@ -104,7 +100,7 @@ class Bare:
         """
         engine = self.engine(layout)
         rows = lane_rows(layout.batch) if composed else layout.batch
-        compose = _composer(self._size, rows) if composed else None
+        compose = self._composer(rows) if composed else None
         if len(self._pictures) < rows * layout.lanes:
             rng = np.random.default_rng(0)
             self._pictures = rng.random((rows * layout.lanes, 3, *self._size), np.float32)
@@ -142,6 +138,12 @@ class Bare:
             raise failures[0]
         own = layout.threads == 1 and engine.device == "cpu"
         return Speed(sum(rates), sum(shares) / layout.lanes if own else None)
+
+    def _composer(self, rows: int) -> Composer:
+        if rows not in self._composers:
+            copies, frame = typical_copies(self._size, rows)
+            self._composers[rows] = copies.composer(frame)
+        return self._composers[rows]
 
     def close(self) -> None:
         """Close all engines that it opened."""
