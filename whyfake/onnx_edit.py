@@ -42,19 +42,19 @@ class Chain:
         return name
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """The graph and those inside its If, Loop and Scan nodes, which see its names."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 if inner.node:
-                    yield from _graphs(inner)
+                    yield from graphs(inner)
 
 
 def _names(graph: onnx.GraphProto) -> set[str]:
-    used = {tensor.name for part in _graphs(graph) for tensor in (*part.input, *part.initializer)}
-    nodes = [node for part in _graphs(graph) for node in part.node]
+    used = {tensor.name for part in graphs(graph) for tensor in (*part.input, *part.initializer)}
+    nodes = [node for part in graphs(graph) for node in part.node]
     return used | {name for node in nodes for name in (*node.input, *node.output)}
 
 
@@ -64,7 +64,7 @@ def moved_aside(graph: onnx.GraphProto, name: str, reserved: tuple[str, ...]) ->
         return name
     used = _names(graph)
     new = next(n for i in count() if (n := f"{name}_{i}") not in used)
-    for part in _graphs(graph):
+    for part in graphs(graph):
         for node in part.node:
             node.input[:] = [new if item == name else item for item in node.input]
             node.output[:] = [new if item == name else item for item in node.output]

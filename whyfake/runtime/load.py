@@ -10,6 +10,7 @@ from ..card import DetectorCard, find_card, read_card
 from ..errors import CardError, DetectorError, UsageError, unknown
 from ..models import BUNDLED, model_file
 from ..onnx_graph import fit, load_graph, pixels_to_scores
+from ..onnx_pooling import pool_first
 from .detector import COMPOSITIONS, Detector
 from .devices import Device, parse_device
 from .engine import Engine
@@ -121,6 +122,7 @@ def _read(model: str | Path, given: str | Path | DetectorCard | None) -> _Onnx:
     else:
         card, _ = find_card(path, info.metadata, given)
     port = fit(info, card, str(model))
+    pool_first(graph)
     content, stripped = pixels_to_scores(graph, card, port)
     return _Onnx(content, card, stripped, port.batch, info.precision, info.sha256)
 
