@@ -6,6 +6,11 @@
 # ---- cpu: build ------------------------------------------------------------------------------
 FROM python:3.12.12-slim-trixie AS cpu-build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# Debian, like Ubuntu below, deletes superseded versions.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 # two environments: the tools that make the wheel stay behind, and the image's own has no pip
 COPY docker/constraints-build.txt docker/constraints-cpu.txt docker/
@@ -14,7 +19,7 @@ RUN python -m venv /opt/build \
  && python -m venv --without-pip /opt/whyfake \
  && /opt/build/bin/pip --python /opt/whyfake/bin/python install -r docker/constraints-cpu.txt
 # what is installed above is complete: whatever the project asks for beyond it fails `pip check`
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE hatch_build.py ./
 COPY whyfake whyfake
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation -w /wheels . \
  && /opt/build/bin/pip --python /opt/whyfake/bin/python install --no-deps /wheels/*.whl \
@@ -59,7 +64,7 @@ RUN sh docker/build_pycuda.sh /usr/local/cuda /wheels
 RUN python3.12 -m venv --without-pip /opt/whyfake \
  && /opt/build/bin/pip --python /opt/whyfake/bin/python install \
       --find-links /wheels -r docker/constraints-gpu.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE hatch_build.py ./
 COPY whyfake whyfake
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation -w /wheels . \
  && /opt/build/bin/pip --python /opt/whyfake/bin/python install --no-deps /wheels/whyfake-*.whl \

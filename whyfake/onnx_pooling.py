@@ -74,7 +74,7 @@ def _never_decreases(norm: onnx.NodeProto, constants: dict[str, onnx.TensorProto
 
 
 def _swap(graph: onnx.GraphProto, earlier: int, later: int) -> None:
-    """Let the pooling at `later` take the place of the normalisation at `earlier`, and its input."""
+    """Let the pooling at `later` come first, at the place of the normalisation at `earlier`."""
     norm, pool = graph.node[earlier], graph.node[later]
     source, between, sink = norm.input[0], norm.output[0], pool.output[0]
     pool.input[0], pool.output[0] = source, between

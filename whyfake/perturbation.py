@@ -15,6 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from . import compiled
+
 FloatArray = NDArray[np.float32]
 
 _LUT_PIXELS = 1 << 17
@@ -83,8 +85,14 @@ class RegionMix:
         return len(self.codes)
 
     def composer(self, frame: FloatArray) -> Composer:
-        paint = painter(1.0 - self.codes.astype(np.float32), self.labels)
+        hidden = 1.0 - self.codes.astype(np.float32)
         difference = self.baseline - frame
+        if hidden.shape[1] <= compiled.REGIONS:
+            table, labels = as_bytes(hidden, self.labels)
+            fast = compiled.regions(table, labels, frame, difference)
+            if fast is not None:
+                return fast
+        paint = painter(hidden, self.labels)
 
         def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
             mask = scratch.get("mask", self.labels.shape)
@@ -104,7 +112,7 @@ def painter(
     Up to 256 regions the labels are bytes, an eighth of the memory to read that NumPy's indices
     are: what composing costs on a CPU is memory. Both ways give the same bits.
     """
-    if values.shape[1] > 256:
+    if values.shape[1] > compiled.REGIONS:
         indices = labels.astype(np.intp)
 
         def take(row: int, mask: FloatArray) -> None:
@@ -114,9 +122,7 @@ def painter(
         return take
     import cv2
 
-    table = np.zeros((len(values), 256), np.float32)
-    table[:, : values.shape[1]] = values
-    small = labels.astype(np.uint8)
+    table, small = as_bytes(values, labels)
     lines = max(1, _LUT_PIXELS // labels.shape[1])
 
     def look_up(row: int, mask: FloatArray) -> None:
@@ -124,6 +130,15 @@ def painter(
             cv2.LUT(small[top : top + lines], table[row], mask[top : top + lines])
 
     return look_up
+
+
+def as_bytes(
+    values: FloatArray, labels: NDArray[np.integer[Any]]
+) -> tuple[FloatArray, NDArray[np.uint8]]:
+    """`values` (N, R ≤ 256) with a column for every byte, and the labels as bytes."""
+    table = np.zeros((len(values), compiled.REGIONS), np.float32)
+    table[:, : values.shape[1]] = values
+    return table, labels.astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,18 +159,35 @@ class GridMix:
     def composer(self, frame: FloatArray) -> Composer:
         size = self.grids.shape[1]
         height, width = frame.shape[1:]
-        down = bilinear_matrix(size, height)
         across = bilinear_matrix(size, width).T.copy()
+        tops, bottoms, parts = rows = bilinear_rows(size, height)
         difference = self.baseline - frame
         hidden = 1.0 - self.grids.astype(np.float32)
+
+        def wide(start: int, count: int) -> FloatArray:
+            grids = np.empty((count, *across.shape), np.float32)
+            for row, grid in enumerate(grids, start):  # alone: the same bits in any company
+                np.matmul(hidden[row], across, out=grid)
+            return grids
+
+        fast = compiled.grids(wide, self.shifts, rows, frame, difference)
+        if fast is not None:
+            return fast
         shifts = self.shifts.tolist()
 
         def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
             mask = scratch.get("mask", (height, width))
+            above = scratch.get("above", (height, width))
             for row, image in enumerate(out, start):
                 dy, dx = shifts[row]
-                wide = hidden[row] @ across[:, dx : dx + width]
-                np.matmul(down[dy : dy + height], wide, out=mask)
+                [grid] = wide(row, 1)[:, :, dx : dx + width]
+                at = slice(dy, dy + height)
+                # mode="clip" writes straight into its output; all places are there
+                np.take(grid, tops[at], axis=0, out=above, mode="clip")
+                np.take(grid, bottoms[at], axis=0, out=mask, mode="clip")
+                mask -= above
+                mask *= parts[at, None]
+                mask += above
                 np.multiply(difference, mask, out=image)
                 image += frame
 
@@ -167,16 +199,20 @@ def bilinear_matrix(size: int, length: int) -> FloatArray:
 
     Pixels beyond the outermost cell centres repeat the edge. Every row sums to one.
     """
-    pixels = (size + 1) * cell_size(size, length)
-    centre = (np.arange(pixels) + 0.5) * size / pixels - 0.5
-    centre = np.clip(centre, 0, size - 1)
-    left = np.minimum(centre.astype(np.intp), max(size - 2, 0))
-    weight = centre - left
-    matrix = np.zeros((pixels, size), np.float32)
-    rows = np.arange(pixels)
-    matrix[rows, left] = 1 - weight
-    matrix[rows, np.minimum(left + 1, size - 1)] += weight
+    tops, bottoms, parts = bilinear_rows(size, length)
+    matrix = np.zeros((len(tops), size), np.float32)
+    rows = np.arange(len(tops))
+    matrix[rows, tops] = 1 - parts
+    matrix[rows, bottoms] += parts
     return matrix
+
+
+def bilinear_rows(size: int, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
+    """The same as the two cells that each pixel lies between, and how far it is from the first."""
+    pixels = (size + 1) * cell_size(size, length)
+    centre = np.clip((np.arange(pixels) + 0.5) * size / pixels - 0.5, 0, size - 1)
+    tops = np.minimum(centre.astype(np.intp), max(size - 2, 0))
+    return tops, np.minimum(tops + 1, size - 1), (centre - tops).astype(np.float32)
 
 
 def shifted_matrices(size: int, length: int) -> NDArray[np.float64]:
@@ -237,6 +273,11 @@ class NoiseStep:
 
     def composer(self, frame: FloatArray) -> Composer:
         steps = self.signs.astype(np.float32) * np.float32(self.sigma)
+        if self.cell == 1 and self.mask is None and self.channels in (1, 3):
+            table, offsets = self.table, self.offsets
+            fast = compiled.noise(self.center, table, offsets, steps, self.channels)
+            if fast is not None:
+                return fast
 
         def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
             for row, image in enumerate(out, start):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .check import ABSENT, BROKEN, MISSING, OK, Ask, Check
+from ..compiled import library
+from .check import ABSENT, BROKEN, MISSING, NOTE, OK, Ask, Check
 from .child import Answer
 
 
@@ -131,6 +132,18 @@ def conflicts(*, gpu: bool) -> list[Check]:
             detail = f"{' and '.join(found)} are both installed and overwrite each other's files"
             checks.append(Check("packages", " + ".join(found), BROKEN, detail, mend))
     return checks
+
+
+def composing_check() -> Check:
+    """Whether copies are composed by the compiled library or by NumPy."""
+    if library() is not None:
+        return Check("packages", "composing", OK, "compiled: copies in one pass over memory")
+    detail = "no C compiler was found at installation: NumPy composes, to the same bits but slower"
+    mend = (
+        "apt-get install gcc libc6-dev && "
+        "pip install --force-reinstall --no-deps --no-cache-dir whyfake"
+    )
+    return Check("packages", "composing", NOTE, detail, mend)
 
 
 def install_onnxruntime(*, gpu: bool) -> str:

@@ -1,0 +1,176 @@
+"""The compiled composer writes the bits that NumPy writes, or is not there."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from emulated_cuda import COMPILER
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hatch_build import FLAGS, compile_library
+from whyfake import compiled
+from whyfake.doctor.packages import composing_check
+from whyfake.perturbation import GridMix, NoiseStep, PerturbationBatch, RegionMix, Scratch, render
+
+SOURCE = Path(compiled.__file__).with_name("composing.c")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
+
+
+@pytest.fixture(scope="module", params=[(), ("-DWHYFAKE_PLAIN",)], ids=["chosen", "plain"])
+def libraries(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The library as it is made here, and as it is made where nothing can be chosen."""
+    if COMPILER is None:
+        pytest.skip("needs a C compiler")
+    made = tmp_path_factory.mktemp("library") / "_composing.so"
+    warnings = ("-Wall", "-Wextra", "-Werror")
+    command = [COMPILER, *FLAGS, *warnings, *request.param, "-o", str(made), str(SOURCE)]
+    subprocess.run(command, check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "LIBRARY", made)
+        compiled.library.cache_clear()
+        assert compiled.library() is not None
+        yield made
+    compiled.library.cache_clear()
+
+
+def both(batch: PerturbationBatch, frame: Any, start: int, stop: int) -> tuple[Any, Any]:
+    """Rows of a batch by the library and by NumPy."""
+    fast = render(batch, frame, start, stop)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "library", lambda: None)
+        return fast, render(batch, frame, start, stop)
+
+
+def batch_of(kind: str, size: tuple[int, int], count: int, rng: Any) -> tuple[Any, Any]:
+    """A batch of any kind, some of its codes 0 or 1, and its frame."""
+    frame, baseline = rng.random((2, 3, *size), np.float32)
+    regions, cells = int(rng.integers(1, 257)), int(rng.integers(1, 9))
+    if kind == "regions":
+        codes = np.clip(rng.uniform(-0.5, 1.5, (count, regions)), 0, 1)
+        return RegionMix(codes, rng.integers(0, regions, size), baseline), frame
+    if kind == "grids":
+        shifts = np.stack([rng.integers(0, -(-side // cells), count) for side in size], axis=1)
+        grids = np.clip(rng.uniform(-0.5, 1.5, (count, cells, cells)), 0, 1)
+        return GridMix(grids, shifts, baseline), frame
+    channels = 1 if kind == "noise1" else 3
+    values = channels * size[0] * size[1]
+    table = rng.standard_normal(values + 50).astype(np.float32)
+    offsets = rng.integers(0, 51, count)
+    signs = rng.integers(-1, 2, count)
+    return NoiseStep(baseline, table, offsets, signs, 0.03, channels), frame
+
+
+@pytest.mark.parametrize("kind", ["regions", "grids", "noise1", "noise3"])
+@given(
+    # the third is wider, and of more pixels, than a block
+    size=st.tuples(st.integers(1, 40), st.integers(1, 70)) | st.just((3, 4500)),
+    count=st.integers(1, 9),
+    seed=st.integers(0, 1000),
+    data=st.data(),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_same_bits(
+    libraries: Path, kind: str, size: tuple[int, int], count: int, seed: int, data: st.DataObject
+) -> None:
+    batch, frame = batch_of(kind, size, count, np.random.default_rng(seed))
+    start = data.draw(st.integers(0, count - 1))
+    fast, wanted = both(batch, frame, start, data.draw(st.integers(start, count)))
+    assert np.array_equal(fast, wanted)
+
+
+@pytest.mark.parametrize("kind", ["regions", "grids", "noise1", "noise3"])
+def test_arrays_that_are_no_rows_of_float32_without_gaps(libraries: Path, kind: str) -> None:
+    batch, frame = batch_of(kind, (20, 30), 4, np.random.default_rng(0))
+    _, wanted = both(batch, frame, 0, 4)
+    flipped = np.asfortranarray(frame)
+    assert np.array_equal(render(batch, flipped), wanted)
+    gaps = np.zeros((8, 3, 20, 30), np.float32)
+    batch.composer(frame)(gaps[::2], 0, Scratch())
+    assert np.array_equal(gaps[::2], wanted)
+    assert not gaps[1::2].any()
+
+
+@pytest.mark.parametrize("kind", ["regions", "grids", "noise3"])
+def test_rows_that_a_batch_has_not(libraries: Path, kind: str) -> None:
+    batch, frame = batch_of(kind, (20, 30), 4, np.random.default_rng(0))
+    with pytest.raises(IndexError):
+        batch.composer(frame)(np.zeros((2, 3, 20, 30), np.float32), 3, Scratch())
+
+
+def test_noise_beyond_its_table(libraries: Path) -> None:
+    table = np.zeros(3 * 8, np.float32)
+    step = NoiseStep(np.zeros((3, 2, 4), np.float32), table, np.array([1]), np.array([1]), 1.0)
+    with pytest.raises(ValueError, match="reshape"):
+        render(step, np.zeros((3, 2, 4), np.float32))
+
+
+def test_labels_that_wrap_around(libraries: Path) -> None:
+    labels = np.full((4, 5), -1)  # as a byte 255, a region that the codes do not have
+    frame, baseline = np.zeros((3, 4, 5), np.float32), np.ones((3, 4, 5), np.float32)
+    fast, wanted = both(RegionMix(np.zeros((1, 3)), labels, baseline), frame, 0, 1)
+    assert np.array_equal(fast, wanted)
+
+
+@needs_compiler
+def test_the_build_makes_it_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "_composing.so"
+    monkeypatch.setenv("CC", str(COMPILER))
+    assert compile_library(SOURCE, library) is None
+    assert [path.name for path in tmp_path.iterdir()] == [library.name]
+    library.unlink()
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert "no-such-compiler" in str(compile_library(SOURCE, library))
+    monkeypatch.setenv("CC", str(COMPILER))
+    broken = tmp_path / "broken.c"
+    broken.write_text("int whyfake_abi(void) { return")
+    assert "broken.c" in str(compile_library(broken, library))
+    assert not library.exists()
+
+
+@needs_compiler
+def test_a_compiler_that_cannot_choose_when_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "cc"
+    script.write_text(f'#!/bin/sh\ncase "$*" in *PLAIN*) exec {COMPILER} "$@";; esac\nexit 1\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    assert compile_library(SOURCE, tmp_path / "_composing.so") is None
+
+
+@pytest.mark.parametrize("what", ["nothing", "garbage", "older"])
+def test_a_library_that_is_none_or_another_version_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    made = tmp_path / "_composing.so"
+    if what == "garbage":
+        made.write_bytes(b"\x7fELF and then nothing")
+    if what == "older":
+        if COMPILER is None:
+            pytest.skip("needs a C compiler")
+        old = tmp_path / "old.c"
+        old.write_text(SOURCE.read_text().replace("#define ABI 1", "#define ABI 0"))
+        subprocess.run([COMPILER, *FLAGS, "-o", str(made), str(old)], check=True)
+    monkeypatch.setattr(compiled, "LIBRARY", made)
+    compiled.library.cache_clear()
+    try:
+        assert compiled.library() is None
+        check = composing_check()
+        assert check.status == "note"
+        assert "NumPy" in check.detail
+        batch, frame = batch_of("regions", (20, 30), 2, np.random.default_rng(0))
+        assert render(batch, frame).shape == (2, 3, 20, 30)
+    finally:
+        compiled.library.cache_clear()
+
+
+def test_the_doctor_says_that_it_is_there(libraries: Path) -> None:
+    assert composing_check().status == "ok"

@@ -1,0 +1,90 @@
+/* Perturbed copies in one pass over memory. perturbation.py defines what they are, to the bit: no
+ * operation here may be fused with another (-ffp-contract=off) or done in another order.
+ *
+ * Copies (n, 3, pixels), frame and difference (3, pixels) and masks are float32 without gaps. All
+ * copies of a block of pixels are written before the next block, so that frame and difference are
+ * read from memory once. hatch_build.py compiles this where it can; compiled.py calls it.
+ */
+#include <stdint.h>
+
+#define ABI 1
+#define BLOCK 4096
+#define REGIONS 256 /* a label is a byte: so many values for a copy */
+
+/* Twice as wide where the processor can; chosen when the library is loaded. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(WHYFAKE_PLAIN)
+#define BOTH __attribute__((target_clones("avx2", "default")))
+#else
+#define BOTH
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+int64_t whyfake_abi(void) { return ABI; }
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* `count` pixels of the three channels of a copy: the frame, and of the difference what is hidden. */
+INLINE void show(float *restrict out, const float *restrict frame, const float *restrict difference,
+                 const float *restrict hidden, int64_t pixels, int64_t count) {
+    for (int channel = 0; channel < 3; channel++) {
+        for (int64_t j = 0; j < count; j++) out[j] = frame[j] + difference[j] * hidden[j];
+        out += pixels, frame += pixels, difference += pixels;
+    }
+}
+
+/* values (n, 256): how much of each region is hidden; labels (pixels). */
+BOTH void whyfake_regions(float *restrict out, const float *restrict frame,
+                          const float *restrict difference, const uint8_t *restrict labels,
+                          const float *restrict values, int64_t copies, int64_t pixels) {
+    float hidden[BLOCK];
+    for (int64_t at = 0; at < pixels; at += BLOCK) {
+        int64_t count = least(BLOCK, pixels - at);
+        for (int64_t copy = 0; copy < copies; copy++) {
+            for (int64_t j = 0; j < count; j++) hidden[j] = values[copy * REGIONS + labels[at + j]];
+            show(out + copy * 3 * pixels + at, frame + at, difference + at, hidden, pixels, count);
+        }
+    }
+}
+
+/* wide (n, size, length): grids that are as wide as the picture and its shifts; row y of a copy lies
+ * `parts` of the way from grid row `tops` to `bottoms`, all three read at y + its first shift. */
+BOTH void whyfake_grids(float *restrict out, const float *restrict frame,
+                        const float *restrict difference, const float *restrict wide,
+                        const int64_t *restrict shifts, const int64_t *restrict tops,
+                        const int64_t *restrict bottoms, const float *restrict parts,
+                        int64_t copies, int64_t size, int64_t length, int64_t height,
+                        int64_t width) {
+    float hidden[BLOCK];
+    int64_t pixels = height * width;
+    for (int64_t y = 0; y < height; y++) {
+        for (int64_t copy = 0; copy < copies; copy++) {
+            const float *grid = wide + copy * size * length + shifts[2 * copy + 1];
+            int64_t row = y + shifts[2 * copy];
+            const float *top = grid + tops[row] * length, *bottom = grid + bottoms[row] * length;
+            float part = parts[row];
+            for (int64_t x = 0; x < width; x += BLOCK) {
+                int64_t count = least(BLOCK, width - x), at = y * width + x;
+                for (int64_t j = 0; j < count; j++)
+                    hidden[j] = top[x + j] + (bottom[x + j] - top[x + j]) * part;
+                show(out + copy * 3 * pixels + at, frame + at, difference + at, hidden, pixels,
+                     count);
+            }
+        }
+    }
+}
+
+/* center (3, pixels); table from `offsets` on: noise (channels, pixels), 1 for one that all share. */
+BOTH void whyfake_noise(float *restrict out, const float *restrict center,
+                        const float *restrict table, const int64_t *restrict offsets,
+                        const float *restrict steps, int64_t copies, int64_t channels,
+                        int64_t pixels) {
+    for (int64_t copy = 0; copy < copies; copy++) {
+        const float *noise = table + offsets[copy];
+        float step = steps[copy];
+        for (int64_t channel = 0; channel < 3; channel++, out += pixels) {
+            const float *middle = center + channel * pixels;
+            const float *own = noise + (channels == 3 ? channel * pixels : 0);
+            for (int64_t j = 0; j < pixels; j++) out[j] = middle[j] + own[j] * step;
+        }
+    }
+}
