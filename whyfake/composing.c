@@ -55,19 +55,22 @@ BOTH void whyfake_grids(float *restrict out, const float *restrict frame,
                         int64_t copies, int64_t size, int64_t length, int64_t height,
                         int64_t width) {
     float hidden[BLOCK];
-    int64_t pixels = height * width;
-    for (int64_t y = 0; y < height; y++) {
-        for (int64_t copy = 0; copy < copies; copy++) {
-            const float *grid = wide + copy * size * length + shifts[2 * copy + 1];
-            int64_t row = y + shifts[2 * copy];
-            const float *top = grid + tops[row] * length, *bottom = grid + bottoms[row] * length;
-            float part = parts[row];
-            for (int64_t x = 0; x < width; x += BLOCK) {
-                int64_t count = least(BLOCK, width - x), at = y * width + x;
-                for (int64_t j = 0; j < count; j++)
-                    hidden[j] = top[x + j] + (bottom[x + j] - top[x + j]) * part;
+    int64_t pixels = height * width, across = least(width, BLOCK), down = BLOCK / across;
+    for (int64_t y = 0; y < height; y += down) {
+        int64_t rows = least(down, height - y);
+        for (int64_t x = 0; x < width; x += across) { /* more than once only where rows is 1 */
+            int64_t count = least(across, width - x), at = y * width + x;
+            for (int64_t copy = 0; copy < copies; copy++) {
+                const float *grid = wide + copy * size * length + shifts[2 * copy + 1] + x;
+                for (int64_t row = 0; row < rows; row++) {
+                    int64_t place = y + row + shifts[2 * copy];
+                    const float *top = grid + tops[place] * length;
+                    const float *bottom = grid + bottoms[place] * length;
+                    float part = parts[place], *own = hidden + row * count;
+                    for (int64_t j = 0; j < count; j++) own[j] = top[j] + (bottom[j] - top[j]) * part;
+                }
                 show(out + copy * 3 * pixels + at, frame + at, difference + at, hidden, pixels,
-                     count);
+                     rows * count);
             }
         }
     }
