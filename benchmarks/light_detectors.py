@@ -3,7 +3,7 @@
     python benchmarks/light_detectors.py DETECTOR.onnx FRAME --out FILE.json
 
 Whole explanations of one frame, by turns in one process: as whyfake is, with copies composed by
-NumPy in place of the compiled library, and with the graph's normalisations left before its poolings.
+NumPy in place of the compiled library, and with normalisations left before poolings.
 Ratios are of the medians to those of the first; the machine should have nothing else to do.
 """
 

@@ -103,6 +103,35 @@ def test_rows_that_a_batch_has_not(libraries: Path, kind: str) -> None:
         batch.composer(frame)(np.zeros((2, 3, 20, 30), np.float32), 3, Scratch())
 
 
+@pytest.mark.parametrize("kind", ["regions", "grids", "noise3"])
+def test_pictures_of_another_size_or_type(libraries: Path, kind: str) -> None:
+    batch, frame = batch_of(kind, (20, 30), 4, np.random.default_rng(0))
+    compose = batch.composer(frame)
+    for out in (np.zeros((2, 3, 20, 31), np.float32), np.zeros((2, 3, 20, 30))):
+        with pytest.raises(ValueError, match="do not fit"):
+            compose(out, 0, Scratch())
+
+
+def test_what_the_library_is_not_told(libraries: Path) -> None:
+    """Other types and shapes go to NumPy, which computes with them or says what is wrong."""
+    for kind in ("regions", "grids"):
+        batch, frame = batch_of(kind, (20, 30), 4, np.random.default_rng(0))
+        fast, wanted = both(batch, frame.astype(np.float64), 0, 4)
+        assert np.array_equal(fast, wanted)
+    batch, frame = batch_of("regions", (20, 30), 4, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="broadcast"):
+        render(batch, frame[:, :19])
+    batch, frame = batch_of("grids", (20, 30), 4, np.random.default_rng(0))
+    for place, far in ((0, 1000), (1, 1000), (1, -1)):
+        shifts = batch.shifts.copy()
+        shifts[2, place] = far
+        with pytest.raises((ValueError, IndexError)):
+            render(GridMix(batch.grids, shifts, batch.baseline), frame)
+    center = np.zeros((3, 2, 4))
+    step = NoiseStep(center, np.ones(24, np.float32), np.array([0]), np.array([1]), 1.0)
+    assert render(step, np.zeros((3, 2, 4), np.float32)) == pytest.approx(1)
+
+
 def test_noise_beyond_its_table(libraries: Path) -> None:
     table = np.zeros(3 * 8, np.float32)
     step = NoiseStep(np.zeros((3, 2, 4), np.float32), table, np.array([1]), np.array([1]), 1.0)

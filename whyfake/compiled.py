@@ -48,25 +48,34 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
+def as_bytes(
+    values: FloatArray, labels: NDArray[np.integer[Any]]
+) -> tuple[FloatArray, NDArray[np.uint8]]:
+    """`values` (N, R ≤ 256) with a column for every byte, and the labels as bytes."""
+    table = np.zeros((len(values), REGIONS), np.float32)
+    table[:, : values.shape[1]] = values
+    return table, labels.astype(np.uint8)
+
+
 def regions(
-    table: FloatArray, labels: NDArray[np.uint8], frame: FloatArray, difference: FloatArray
+    hidden: FloatArray, labels: NDArray[np.integer[Any]], frame: FloatArray, difference: FloatArray
 ) -> Compose | None:
-    """`table` (N, 256), what is hidden of each region; `labels` (h, w)."""
-    found = library()
-    if found is None:
+    """`hidden` (N, R), how much of each region; `labels` (h, w)."""
+    found, shape = library(), (3, *labels.shape)
+    if found is None or hidden.shape[1] > REGIONS or not _are(shape, frame, difference):
         return None
-    arrays = _whole(frame, difference, labels, table)
-    shown = _addresses(arrays[:3])
-    rows = _Rows(arrays[3])
+    table, small = as_bytes(hidden, labels)
+    fixed, rows = _Fixed(frame, difference, small), _Rows(table)
 
     def draw(out: int, start: int, count: int) -> None:
-        found.whyfake_regions(out, *shown, rows.at(start, count), count, labels.size)
+        found.whyfake_regions(out, *fixed.at, rows.at(start, count), count, small.size)
 
-    return _composer(draw, arrays)
+    return _composer(draw, shape)
 
 
 def grids(
     wide: Callable[[int, int], FloatArray],
+    length: int,
     shifts: NDArray[np.integer[Any]],
     rows: tuple[NDArray[np.intp], NDArray[np.intp], FloatArray],
     frame: FloatArray,
@@ -75,23 +84,26 @@ def grids(
     """`wide(start, count)` (count, s, length), grids as wide as pictures and shifts; `rows`, for
     each row of a picture and its shifts, two of the grid's and how far it lies between them.
     """
-    found = library()
-    if found is None:
+    found, shape = library(), frame.shape
+    if found is None or not _are((3, *shape[1:]), frame, difference) or not len(shifts):
         return None
+    height, width = shape[1:]
     tops, bottoms, parts = rows
-    moved = _Rows(shifts.astype(np.int64))
-    fixed = _whole(tops.astype(np.int64), bottoms.astype(np.int64), parts, frame, difference)
-    *between, shown, hidden = _addresses(fixed)
-    height, width = frame.shape[1:]
+    rest = np.array([len(parts) - height, length - width])
+    if shifts.min() < 0 or np.any(shifts.max(axis=0) > rest):
+        return None
+    fixed, moved = _Fixed(frame, difference), _Rows(shifts.astype(np.int64))
+    between = _Fixed(tops.astype(np.int64), bottoms.astype(np.int64), parts)
 
     def draw(out: int, start: int, count: int) -> None:
+        places = moved.at(start, count)
         grid = wide(start, count)
         found.whyfake_grids(
-            *(out, shown, hidden, grid.ctypes.data, moved.at(start, count), *between),
+            *(out, *fixed.at, grid.ctypes.data, places, *between.at),
             *(count, *grid.shape[1:], height, width),
         )
 
-    return _composer(draw, fixed)
+    return _composer(draw, shape)
 
 
 def noise(
@@ -102,20 +114,34 @@ def noise(
     channels: int,
 ) -> Compose | None:
     """`center` (3, h, w); `offsets` (N,) into `table`, `steps` (N,) of it; channels: 1 or 3."""
-    found = library()
+    found, shape = library(), center.shape
+    if found is None or not _are((3, *shape[1:]), center) or not _are(table.shape, table):
+        return None
     pixels = center[0].size
     last = table.size - channels * pixels
-    if found is None or not len(offsets) or offsets.min() < 0 or offsets.max() > last:
+    if not len(offsets) or offsets.min() < 0 or offsets.max() > last:
         return None
-    arrays = _whole(center, table)
-    fixed = _addresses(arrays)
-    starts, sizes = _Rows(offsets.astype(np.int64)), _Rows(steps)
+    fixed, sizes = _Fixed(center, table), _Rows(steps)
+    starts = _Rows(offsets.astype(np.int64))
 
     def draw(out: int, start: int, count: int) -> None:
         own = starts.at(start, count), sizes.at(start, count)
-        found.whyfake_noise(out, *fixed, *own, count, channels, pixels)
+        found.whyfake_noise(out, *fixed.at, *own, count, channels, pixels)
 
-    return _composer(draw, arrays)
+    return _composer(draw, shape)
+
+
+def _are(shape: tuple[int, ...], *arrays: NDArray[Any]) -> bool:
+    """Whether all are float32 of that shape: the library believes what it is told."""
+    return all(array.shape == shape and array.dtype == np.float32 for array in arrays)
+
+
+class _Fixed:
+    """Arrays that all copies share, kept without gaps, and where they lie in memory."""
+
+    def __init__(self, *arrays: NDArray[Any]) -> None:
+        self._arrays = [np.ascontiguousarray(array) for array in arrays]
+        self.at = [array.ctypes.data for array in self._arrays]
 
 
 class _Rows:
@@ -132,19 +158,15 @@ class _Rows:
         return self._address + start * self._step
 
 
-def _whole(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
-    """The arrays without gaps."""
-    return [np.ascontiguousarray(array) for array in arrays]
+def _composer(draw: Callable[[int, int, int], None], shape: tuple[int, ...]) -> Compose:
+    """`draw(address, start, count)` as a composer of pictures of that shape.
 
+    Raises ValueError where what it is to fill is of another shape or type.
+    """
 
-def _addresses(arrays: list[NDArray[Any]]) -> list[int]:
-    return [array.ctypes.data for array in arrays]
-
-
-def _composer(draw: Callable[[int, int, int], None], kept: list[NDArray[Any]]) -> Compose:
-    """`draw(address, start, count)` as a composer; `kept` are arrays whose addresses it has."""
-
-    def compose(out: FloatArray, start: int, scratch: Any, kept: Any = kept) -> None:
+    def compose(out: FloatArray, start: int, scratch: Any) -> None:
+        if not _are((len(out), *shape), out):
+            raise ValueError(f"copies {shape} float32 do not fit {out.shape} {out.dtype}")
         whole = np.ascontiguousarray(out)  # itself where it has no gaps
         draw(whole.ctypes.data, start, len(whole))
         if whole is not out:

@@ -87,11 +87,9 @@ class RegionMix:
     def composer(self, frame: FloatArray) -> Composer:
         hidden = 1.0 - self.codes.astype(np.float32)
         difference = self.baseline - frame
-        if hidden.shape[1] <= compiled.REGIONS:
-            table, labels = as_bytes(hidden, self.labels)
-            fast = compiled.regions(table, labels, frame, difference)
-            if fast is not None:
-                return fast
+        fast = compiled.regions(hidden, self.labels, frame, difference)
+        if fast is not None:
+            return fast
         paint = painter(hidden, self.labels)
 
         def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
@@ -122,7 +120,7 @@ def painter(
         return take
     import cv2
 
-    table, small = as_bytes(values, labels)
+    table, small = compiled.as_bytes(values, labels)
     lines = max(1, _LUT_PIXELS // labels.shape[1])
 
     def look_up(row: int, mask: FloatArray) -> None:
@@ -130,15 +128,6 @@ def painter(
             cv2.LUT(small[top : top + lines], table[row], mask[top : top + lines])
 
     return look_up
-
-
-def as_bytes(
-    values: FloatArray, labels: NDArray[np.integer[Any]]
-) -> tuple[FloatArray, NDArray[np.uint8]]:
-    """`values` (N, R ≤ 256) with a column for every byte, and the labels as bytes."""
-    table = np.zeros((len(values), compiled.REGIONS), np.float32)
-    table[:, : values.shape[1]] = values
-    return table, labels.astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +159,7 @@ class GridMix:
                 np.matmul(hidden[row], across, out=grid)
             return grids
 
-        fast = compiled.grids(wide, self.shifts, rows, frame, difference)
+        fast = compiled.grids(wide, across.shape[1], self.shifts, rows, frame, difference)
         if fast is not None:
             return fast
         shifts = self.shifts.tolist()
