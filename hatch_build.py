@@ -22,23 +22,23 @@ def compile_library(source: Path, library: Path) -> str | None:
     they are loaded, the plain ones are made.
     """
     compiler = os.environ.get("CC") or "cc"
-    why = "no C compiler"
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        made = Path(folder) / library.name
-        for options in ((), ("-DWHYFAKE_PLAIN",)):
-            command = [*compiler.split(), *FLAGS, *options, "-o", str(made), str(source)]
-            try:
+    why = ""
+    try:
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            made = Path(folder) / library.name
+            for options in ((), ("-DWHYFAKE_PLAIN",)):
+                command = [*compiler.split(), *FLAGS, *options, "-o", str(made), str(source)]
                 done = subprocess.run(command, capture_output=True, text=True)
-            except OSError as error:
-                return f"{compiler}: {error.strerror or error}"
-            if done.returncode == 0:
-                made.replace(library)
-                return None
-            why = f"{compiler}: {done.stderr.strip()[-500:]}"
+                if done.returncode == 0:
+                    made.replace(library)
+                    return None
+                why = f"{compiler}: {done.stderr.strip()[-500:]}"
+    except OSError as error:
+        why = f"{error.filename or compiler}: {error.strerror or error}"
     return why
 
 
-class Composing(BuildHookInterface):  # type: ignore[misc]
+class Composing(BuildHookInterface):
     """Puts the library into wheels, and beside its source for editable installs."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,6 +165,7 @@ def test_the_build_makes_it_whole_or_not_at_all(
     broken.write_text("int whyfake_abi(void) { return")
     assert "broken.c" in str(compile_library(broken, library))
     assert not library.exists()
+    assert "nowhere" in str(compile_library(SOURCE, tmp_path / "nowhere" / library.name))
 
 
 @needs_compiler
@@ -173,6 +177,21 @@ def test_a_compiler_that_cannot_choose_when_loading(
     script.chmod(0o755)
     monkeypatch.setenv("CC", str(script))
     assert compile_library(SOURCE, tmp_path / "_composing.so") is None
+
+
+@pytest.mark.parametrize("compiler", [COMPILER, "false"], ids=["a compiler", "none"])
+def test_a_wheel_holds_the_library_or_is_for_any_platform(tmp_path: Path, compiler: Any) -> None:
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    root = SOURCE.parents[1]
+    subprocess.run(command, check=True, cwd=root, env={**os.environ, "CC": str(compiler)})
+    [wheel] = tmp_path.iterdir()
+    held = zipfile.ZipFile(wheel).namelist()
+    made = compiler == COMPILER
+    assert ("whyfake/_composing.so" in held) is made
+    assert wheel.name.endswith("-py3-none-any.whl") is not made
+    assert "whyfake/composing.c" not in held
 
 
 @pytest.mark.parametrize("what", ["nothing", "garbage", "older"])

@@ -8,6 +8,7 @@ window is found as well before it.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,13 +31,8 @@ def pool_first(model: onnx.ModelProto) -> int:
     swapped.
     """
     graph = model.graph
-    uses: dict[str, int] = {}
-    for part in graphs(graph):
-        for name in (
-            *(n for node in part.node for n in node.input),
-            *(o.name for o in part.output),
-        ):
-            uses[name] = uses.get(name, 0) + 1
+    uses = Counter(item.name for part in graphs(graph) for item in part.output)
+    uses.update(name for part in graphs(graph) for node in part.node for name in node.input)
     constants = {tensor.name: tensor for tensor in graph.initializer}
     maker = {name: index for index, node in enumerate(graph.node) for name in node.output}
     swapped = 0
