@@ -46,16 +46,16 @@ class Composing(BuildHookInterface):
         package = Path(self.root) / "whyfake"
         self._folder: Path | None = None
         if version == "editable":
-            library = package / "_composing.so"
+            library = package / "composing.so.1"
         else:
             self._folder = Path(tempfile.mkdtemp())
-            library = self._folder / "_composing.so"
+            library = self._folder / "composing.so.1"
         why = compile_library(package / "composing.c", library)
         if why is not None:
             self.app.display_warning(f"whyfake composes copies in NumPy: {why}")
             return
         if version != "editable":
-            build_data["force_include"][str(library)] = "whyfake/_composing.so"
+            build_data["force_include"][str(library)] = "whyfake/composing.so.1"
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"

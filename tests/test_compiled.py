@@ -30,7 +30,7 @@ def libraries(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """The library as it is made here, and as it is made where nothing can be chosen."""
     if COMPILER is None:
         pytest.skip("needs a C compiler")
-    made = tmp_path_factory.mktemp("library") / "_composing.so"
+    made = tmp_path_factory.mktemp("library") / "composing.so.1"
     warnings = ("-Wall", "-Wextra", "-Werror")
     command = [COMPILER, *FLAGS, *warnings, *request.param, "-o", str(made), str(SOURCE)]
     subprocess.run(command, check=True)
@@ -153,7 +153,7 @@ def test_labels_that_wrap_around(libraries: Path) -> None:
 def test_the_build_makes_it_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library = tmp_path / "_composing.so"
+    library = tmp_path / "composing.so.1"
     monkeypatch.setenv("CC", str(COMPILER))
     assert compile_library(SOURCE, library) is None
     assert [path.name for path in tmp_path.iterdir()] == [library.name]
@@ -176,7 +176,7 @@ def test_a_compiler_that_cannot_choose_when_loading(
     script.write_text(f'#!/bin/sh\ncase "$*" in *PLAIN*) exec {COMPILER} "$@";; esac\nexit 1\n')
     script.chmod(0o755)
     monkeypatch.setenv("CC", str(script))
-    assert compile_library(SOURCE, tmp_path / "_composing.so") is None
+    assert compile_library(SOURCE, tmp_path / "composing.so.1") is None
 
 
 @pytest.mark.parametrize("compiler", [COMPILER, "false"], ids=["a compiler", "none"])
@@ -189,7 +189,7 @@ def test_a_wheel_holds_the_library_or_is_for_any_platform(tmp_path: Path, compil
     [wheel] = tmp_path.iterdir()
     held = zipfile.ZipFile(wheel).namelist()
     made = compiler == COMPILER
-    assert ("whyfake/_composing.so" in held) is made
+    assert ("whyfake/composing.so.1" in held) is made
     assert wheel.name.endswith("-py3-none-any.whl") is not made
     assert "whyfake/composing.c" not in held
 
@@ -198,7 +198,7 @@ def test_a_wheel_holds_the_library_or_is_for_any_platform(tmp_path: Path, compil
 def test_a_library_that_is_none_or_another_version_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    made = tmp_path / "_composing.so"
+    made = tmp_path / "composing.so.1"
     if what == "garbage":
         made.write_bytes(b"\x7fELF and then nothing")
     if what == "older":

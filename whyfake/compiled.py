@@ -19,7 +19,8 @@ FloatArray = NDArray[np.float32]
 Compose = Callable[[FloatArray, int, Any], None]
 """perturbation.Composer, which this cannot import."""
 
-LIBRARY = Path(__file__).with_name("_composing.so")
+LIBRARY = Path(__file__).with_name("composing.so.1")
+"""No module of Python's, which would be found by its name if that ended in `.so`."""
 REGIONS = 256
 """Labels are bytes."""
 _ABI = 1
