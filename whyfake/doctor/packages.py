@@ -138,7 +138,7 @@ def composing_check() -> Check:
     """Whether copies are composed by the compiled library or by NumPy."""
     if library() is not None:
         return Check("packages", "composing", OK, "compiled: copies in one pass over memory")
-    detail = "no C compiler was found at installation: NumPy composes, to the same bits but slower"
+    detail = "not compiled, for want of a C compiler: NumPy composes, the same bits but slower"
     mend = (
         "apt-get install gcc libc6-dev && "
         "pip install --force-reinstall --no-deps --no-cache-dir whyfake"
