@@ -82,6 +82,7 @@ def test_the_same_bits(
     libraries: Path, kind: str, size: tuple[int, int], count: int, seed: int, data: st.DataObject
 ) -> None:
     batch, frame = batch_of(kind, size, count, np.random.default_rng(seed))
+    assert batch.composer(frame).__module__ == compiled.__name__  # not NumPy beside NumPy
     start = data.draw(st.integers(0, count - 1))
     fast, wanted = both(batch, frame, start, data.draw(st.integers(start, count)))
     assert np.array_equal(fast, wanted)

@@ -17,7 +17,8 @@ from toys import make_card
 
 from whyfake import DetectorCard
 from whyfake.onnx_pooling import pool_first
-from whyfake.runtime import load_detector
+from whyfake.runtime import load, load_detector
+from whyfake.runtime.onnxruntime_engine import OnnxRuntimeEngine
 
 CHANNELS = 8
 POOL: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
@@ -170,7 +171,16 @@ def test_a_branch_that_reads_the_normalised_values() -> None:
     assert pool_first(model) == 1
 
 
-def test_a_detector_runs_so_and_scores_the_same(tmp_path: Path) -> None:
+def test_a_detector_runs_so_and_scores_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+
+    def noted(content: bytes, **options: Any) -> OnnxRuntimeEngine:
+        ran.append(onnx.load_model_from_string(content))
+        return OnnxRuntimeEngine(content, **options)
+
+    monkeypatch.setattr(load, "OnnxRuntimeEngine", noted)
     model = network()
     path = tmp_path / "network.onnx"
     onnx.save(model, path)
@@ -181,4 +191,5 @@ def test_a_detector_runs_so_and_scores_the_same(tmp_path: Path) -> None:
         got = found.log_probs(images)
     z = scores(model, images)[0].astype(np.float64)
     assert got == pytest.approx(z - np.log(np.exp(z).sum(1, keepdims=True)), abs=1e-6)
-    assert order(model) == ["BatchNormalization", "MaxPool"] * 2  # the file is as it was
+    assert [order(each) for each in ran] == [["MaxPool", "BatchNormalization"] * 2]
+    assert onnx.load(path) == model
