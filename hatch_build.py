@@ -1,4 +1,4 @@
-"""Compiles whyfake/composing.c where there is a C compiler; without one NumPy composes."""
+"""Compiles whyfake/*.c into one library where there is a C compiler; compiled.py does without."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fPIC", "-shared")
 
 
-def compile_library(source: Path, library: Path) -> str | None:
+def compile_library(sources: Iterable[Path], library: Path) -> str | None:
     """Make the library, whole or not at all; returns why it could not be made.
 
     The compiler is `$CC`, or cc. Where it or the C library cannot choose between functions when
@@ -27,7 +28,7 @@ def compile_library(source: Path, library: Path) -> str | None:
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             made = Path(folder) / library.name
             for options in ((), ("-DWHYFAKE_PLAIN",)):
-                command = [*compiler.split(), *FLAGS, *options, "-o", str(made), str(source)]
+                command = [*compiler.split(), *FLAGS, *options, "-o", str(made), *map(str, sources)]
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode == 0:
                     made.replace(library)
@@ -38,7 +39,7 @@ def compile_library(source: Path, library: Path) -> str | None:
     return why
 
 
-class Composing(BuildHookInterface):
+class Compiling(BuildHookInterface):
     """Puts the library into wheels, and beside its source for editable installs."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -46,16 +47,18 @@ class Composing(BuildHookInterface):
         package = Path(self.root) / "whyfake"
         self._folder: Path | None = None
         if version == "editable":
-            library = package / "composing.so.1"
+            library = package / "compiled.so.1"
         else:
             self._folder = Path(tempfile.mkdtemp())
-            library = self._folder / "composing.so.1"
-        why = compile_library(package / "composing.c", library)
+            library = self._folder / "compiled.so.1"
+        why = compile_library(sorted(package.glob("*.c")), library)
         if why is not None:
-            self.app.display_warning(f"whyfake composes copies in NumPy: {why}")
+            self.app.display_warning(
+                f"whyfake is installed without its compiled parts, and slower: {why}"
+            )
             return
         if version != "editable":
-            build_data["force_include"][str(library)] = "whyfake/composing.so.1"
+            build_data["force_include"][str(library)] = "whyfake/compiled.so.1"
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"

@@ -1,7 +1,8 @@
-"""Composes copies in one pass over memory, where the installation found a C compiler.
+"""What is compiled where the installation found a C compiler: composed copies, superpixels.
 
-perturbation.py defines what it computes, and computes the same bits without it; composing.c does
-it. The functions here prepare a batch, and give None where the library cannot serve it.
+perturbation.py and scikit-image define what is computed, and compute the same bits without it;
+composing.c and superpixels.c do it. The functions here prepare it, and give None where the library
+cannot serve.
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ FloatArray = NDArray[np.float32]
 Compose = Callable[[FloatArray, int, Any], None]
 """perturbation.Composer, which this cannot import."""
 
-LIBRARY = Path(__file__).with_name("composing.so.1")
+LIBRARY = Path(__file__).with_name("compiled.so.1")
 """No module of Python's, which would be found by its name if that ended in `.so`."""
 REGIONS = 256
 """Labels are bytes."""
 _ABI = 1
+_COMPACTNESS, _ROUNDS = 10, 10  # of SLIC, as scikit-image has them
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int64
 _FUNCTIONS = {  # pointers, counts
     "whyfake_regions": (5, 2),
     "whyfake_grids": (8, 5),
     "whyfake_noise": (5, 3),
+    "whyfake_cluster": (5, 7),
+    "whyfake_connect": (3, 4),
 }
 
 
@@ -59,14 +63,14 @@ def as_bytes(
 
 
 def regions(
-    hidden: FloatArray, labels: NDArray[np.integer[Any]], frame: FloatArray, difference: FloatArray
+    hidden: FloatArray, labels: NDArray[np.integer[Any]], frame: FloatArray, baseline: FloatArray
 ) -> Compose | None:
     """`hidden` (N, R), how much of each region; `labels` (h, w)."""
     found, shape = library(), (3, *labels.shape)
-    if found is None or hidden.shape[1] > REGIONS or not _are(shape, frame, difference):
+    if found is None or hidden.shape[1] > REGIONS or not _are(shape, frame, baseline):
         return None
     table, small = as_bytes(hidden, labels)
-    fixed, rows = _Fixed(frame, difference, small), _Rows(table)
+    fixed, rows = _Fixed(frame, baseline, small), _Rows(table)
 
     def draw(out: int, start: int, count: int) -> None:
         found.whyfake_regions(out, *fixed.at, rows.at(start, count), count, small.size)
@@ -80,20 +84,20 @@ def grids(
     shifts: NDArray[np.integer[Any]],
     rows: tuple[NDArray[np.intp], NDArray[np.intp], FloatArray],
     frame: FloatArray,
-    difference: FloatArray,
+    baseline: FloatArray,
 ) -> Compose | None:
     """`wide(start, count)` (count, s, length), grids as wide as pictures and shifts; `rows`, for
     each row of a picture and its shifts, two of the grid's and how far it lies between them.
     """
     found, shape = library(), frame.shape
-    if found is None or not _are((3, *shape[1:]), frame, difference) or not len(shifts):
+    if found is None or not _are((3, *shape[1:]), frame, baseline) or not len(shifts):
         return None
     height, width = shape[1:]
     tops, bottoms, parts = rows
     rest = np.array([len(parts) - height, length - width])
     if shifts.min() < 0 or np.any(shifts.max(axis=0) > rest):
         return None
-    fixed, moved = _Fixed(frame, difference), _Rows(shifts.astype(np.int64))
+    fixed, moved = _Fixed(frame, baseline), _Rows(shifts.astype(np.int64))
     between = _Fixed(tops.astype(np.int64), bottoms.astype(np.int64), parts)
 
     def draw(out: int, start: int, count: int) -> None:
@@ -132,13 +136,49 @@ def noise(
     return _composer(draw, shape)
 
 
+def superpixels(frame: FloatArray, count: int) -> NDArray[np.int32] | None:
+    """The labels (h, w) of `skimage.segmentation.slic(…, n_segments=count, start_label=0)`."""
+    found, size = library(), frame.shape[1:]
+    if found is None or not _are((3, *size), frame) or not np.isfinite(frame).all():
+        return None
+    from skimage.color import rgb2lab
+    from skimage.util import regular_grid
+
+    image = frame.transpose(1, 2, 0)[np.newaxis] - frame.min()
+    image /= image.max() or np.float32(1)
+    colors = rgb2lab(image)[0].transpose(2, 0, 1) * np.float32(1 / _COMPACTNESS)
+    box = image.shape[:3]
+    ticks = regular_grid(box, count)
+    places = [np.arange(side)[tick] for side, tick in zip(size, ticks[1:], strict=True)]
+    centers = np.zeros((len(places[0]) * len(places[1]), 5), np.float32)
+    centers[:, :2] = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, 2)
+    labels = np.zeros(size, np.int32)
+    distance, counts = np.empty(size, np.float32), np.empty(len(centers), np.int32)
+    arrays = _Fixed(colors, centers, labels, distance, counts)
+    step = max(tick.step or 1 for tick in ticks)
+    _, down, across = (tick.step or 1 for tick in regular_grid(box, len(centers)))
+    shape = (len(centers), *size, down, across)
+    found.whyfake_cluster(*arrays.at, *shape, step, _ROUNDS)
+    mean = labels.size / len(centers)
+    return connected(found, labels, int(mean / 2), int(mean * 3))
+
+
+def connected(
+    found: ctypes.CDLL, labels: NDArray[np.int32], least: int, most: int
+) -> NDArray[np.int32]:
+    """Parts of one label (h, w), numbered: `least` to `most` pixels, or joined to one beside."""
+    parts, queue = np.full_like(labels, -1), np.empty_like(labels)
+    found.whyfake_connect(*_Fixed(labels, parts, queue).at, *labels.shape, least, most)
+    return parts
+
+
 def _are(shape: tuple[int, ...], *arrays: NDArray[Any]) -> bool:
     """Whether all are float32 of that shape: the library believes what it is told."""
     return all(array.shape == shape and array.dtype == np.float32 for array in arrays)
 
 
 class _Fixed:
-    """Arrays that all copies share, kept without gaps, and where they lie in memory."""
+    """Arrays kept without gaps, themselves where they have none, and where they lie in memory."""
 
     def __init__(self, *arrays: NDArray[Any]) -> None:
         self._arrays = [np.ascontiguousarray(array) for array in arrays]

@@ -1,47 +1,67 @@
 /* Perturbed copies in one pass over memory. perturbation.py defines what they are, to the bit: no
  * operation here may be fused with another (-ffp-contract=off) or done in another order.
  *
- * Copies (n, 3, pixels), frame and difference (3, pixels) and masks are float32 without gaps. All
- * copies of a block of pixels are written before the next block, so that frame and difference are
+ * Copies (n, 3, pixels), frame and baseline (3, pixels) and masks are float32 without gaps. All
+ * copies of a block of pixels are written before the next block, so that frame and baseline are
  * read from memory once. hatch_build.py compiles this where it can; compiled.py calls it.
  */
-#include <stdint.h>
+#include "compiled.h"
 
 #define ABI 1
 #define BLOCK 4096
 #define REGIONS 256 /* a label is a byte: so many values for a copy */
 
-/* Twice as wide where the processor can; chosen when the library is loaded. */
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(WHYFAKE_PLAIN)
-#define BOTH __attribute__((target_clones("avx2", "default")))
-#else
-#define BOTH
-#endif
-#define INLINE static inline __attribute__((always_inline))
-
 int64_t whyfake_abi(void) { return ABI; }
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* `count` pixels of the three channels of a copy: the frame, and of the difference what is hidden. */
-INLINE void show(float *restrict out, const float *restrict frame, const float *restrict difference,
+#define MIXED(frame, baseline, hidden) ((frame) + ((baseline) - (frame)) * (hidden))
+
+#if defined(__SSE2__) && !defined(WHYFAKE_PLAIN)
+#include <emmintrin.h>
+typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* As many pixels as fill whole places of 16 bytes, past the caches: what a lane composes before it
+ * runs is more than they hold, and a usual store reads first what it writes over. Returns how many
+ * pixels are done. */
+INLINE int64_t stream(float *restrict out, const float *restrict frame,
+                      const float *restrict baseline, const float *restrict hidden, int64_t count) {
+    int64_t j = 0;
+    for (; j < count && (uintptr_t)(out + j) % 16; j++)
+        out[j] = MIXED(frame[j], baseline[j], hidden[j]);
+    for (; j + 4 <= count; j += 4) {
+        Four shown = MIXED(*(const Four *)(frame + j), *(const Four *)(baseline + j),
+                           *(const Four *)(hidden + j));
+        _mm_stream_ps(out + j, (__m128)shown);
+    }
+    return j;
+}
+#else
+#define stream(out, frame, baseline, hidden, count) 0
+#define _mm_sfence() ((void)0)
+#endif
+
+/* `count` pixels of the three channels of a copy: of the frame, the baseline as far as it is hidden. */
+INLINE void show(float *restrict out, const float *restrict frame, const float *restrict baseline,
                  const float *restrict hidden, int64_t pixels, int64_t count) {
     for (int channel = 0; channel < 3; channel++) {
-        for (int64_t j = 0; j < count; j++) out[j] = frame[j] + difference[j] * hidden[j];
-        out += pixels, frame += pixels, difference += pixels;
+        int64_t j = stream(out, frame, baseline, hidden, count);
+        for (; j < count; j++) out[j] = MIXED(frame[j], baseline[j], hidden[j]);
+        out += pixels, frame += pixels, baseline += pixels;
     }
+    _mm_sfence(); /* whoever runs the copies in another thread sees them */
 }
 
 /* values (n, 256): how much of each region is hidden; labels (pixels). */
 BOTH void whyfake_regions(float *restrict out, const float *restrict frame,
-                          const float *restrict difference, const uint8_t *restrict labels,
+                          const float *restrict baseline, const uint8_t *restrict labels,
                           const float *restrict values, int64_t copies, int64_t pixels) {
     float hidden[BLOCK];
     for (int64_t at = 0; at < pixels; at += BLOCK) {
         int64_t count = least(BLOCK, pixels - at);
         for (int64_t copy = 0; copy < copies; copy++) {
             for (int64_t j = 0; j < count; j++) hidden[j] = values[copy * REGIONS + labels[at + j]];
-            show(out + copy * 3 * pixels + at, frame + at, difference + at, hidden, pixels, count);
+            show(out + copy * 3 * pixels + at, frame + at, baseline + at, hidden, pixels, count);
         }
     }
 }
@@ -49,7 +69,7 @@ BOTH void whyfake_regions(float *restrict out, const float *restrict frame,
 /* wide (n, size, length): grids that are as wide as the picture and its shifts; row y of a copy lies
  * `parts` of the way from grid row `tops` to `bottoms`, all three read at y + its first shift. */
 BOTH void whyfake_grids(float *restrict out, const float *restrict frame,
-                        const float *restrict difference, const float *restrict wide,
+                        const float *restrict baseline, const float *restrict wide,
                         const int64_t *restrict shifts, const int64_t *restrict tops,
                         const int64_t *restrict bottoms, const float *restrict parts,
                         int64_t copies, int64_t size, int64_t length, int64_t height,
@@ -69,7 +89,7 @@ BOTH void whyfake_grids(float *restrict out, const float *restrict frame,
                     float part = parts[place], *own = hidden + row * count;
                     for (int64_t j = 0; j < count; j++) own[j] = top[j] + (bottom[j] - top[j]) * part;
                 }
-                show(out + copy * 3 * pixels + at, frame + at, difference + at, hidden, pixels,
+                show(out + copy * 3 * pixels + at, frame + at, baseline + at, hidden, pixels,
                      rows * count);
             }
         }

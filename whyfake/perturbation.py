@@ -86,10 +86,10 @@ class RegionMix:
 
     def composer(self, frame: FloatArray) -> Composer:
         hidden = 1.0 - self.codes.astype(np.float32)
-        difference = self.baseline - frame
-        fast = compiled.regions(hidden, self.labels, frame, difference)
+        fast = compiled.regions(hidden, self.labels, frame, self.baseline)
         if fast is not None:
             return fast
+        difference = self.baseline - frame
         paint = painter(hidden, self.labels)
 
         def compose(out: FloatArray, start: int, scratch: Scratch) -> None:
@@ -150,7 +150,6 @@ class GridMix:
         height, width = frame.shape[1:]
         across = bilinear_matrix(size, width).T.copy()
         tops, bottoms, parts = rows = bilinear_rows(size, height)
-        difference = self.baseline - frame
         hidden = 1.0 - self.grids.astype(np.float32)
 
         def wide(start: int, count: int) -> FloatArray:
@@ -159,9 +158,10 @@ class GridMix:
                 np.matmul(hidden[row], across, out=grid)
             return grids
 
-        fast = compiled.grids(wide, across.shape[1], self.shifts, rows, frame, difference)
+        fast = compiled.grids(wide, across.shape[1], self.shifts, rows, frame, self.baseline)
         if fast is not None:
             return fast
+        difference = self.baseline - frame
         shifts = self.shifts.tolist()
 
         def compose(out: FloatArray, start: int, scratch: Scratch) -> None:

@@ -23,7 +23,7 @@ from .check import BAD, BROKEN, NOTE, OK, Check
 from .child import Answer, Children
 from .engines import detector_checks, provider_checks, tensorrt_checks
 from .gpu import Gpus, device_nodes, jetson, kernel_driver
-from .packages import composing_check, package_checks, start_imports, versions
+from .packages import compiled_check, package_checks, start_imports, versions
 
 __all__ = ["examine"]
 
@@ -45,7 +45,7 @@ def examine(tick: Callable[[str], None], *, timeout: float = 120.0) -> dict[str,
         seen, started, available = ask("gpus"), start_imports(ask), ask("providers")
         gpus = Gpus(seen.result(), nodes=device_nodes(), kernel=kernel_driver())
         checks = package_checks(started, ask, gpu=bool(gpus.found))
-        checks += [composing_check(), *gpus.checks]
+        checks += [compiled_check(), *gpus.checks]
         tick("running a model on each provider, loading TensorRT")
         providers = provider_checks(available.result(), gpus, ask)
         checks += providers + tensorrt_checks(gpus, ask)

@@ -134,16 +134,16 @@ def conflicts(*, gpu: bool) -> list[Check]:
     return checks
 
 
-def composing_check() -> Check:
-    """Whether copies are composed by the compiled library or by NumPy."""
+def compiled_check() -> Check:
+    """Whether the library is there that composes copies and finds superpixels."""
     if library() is not None:
-        return Check("packages", "composing", OK, "compiled: copies in one pass over memory")
-    detail = "not compiled, for want of a C compiler: NumPy composes, the same bits but slower"
+        return Check("packages", "compiled", OK, "composes copies, finds superpixels")
+    detail = "not compiled: NumPy and scikit-image serve, to the same bits but slower"
     mend = (
         "apt-get install gcc libc6-dev && "
         "pip install --force-reinstall --no-deps --no-cache-dir whyfake"
     )
-    return Check("packages", "composing", NOTE, detail, mend)
+    return Check("packages", "compiled", NOTE, detail, mend)
 
 
 def install_onnxruntime(*, gpu: bool) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import compiled
 from ..errors import UsageError, unknown
 from ..perturbation import FloatArray
 from .base import LabelMap
@@ -62,10 +63,13 @@ def contiguous(labels: NDArray[Any]) -> LabelMap:
 
 
 def slic(frame: FloatArray, count: int = 50) -> LabelMap:
-    """SLIC superpixels (Achanta 2012, scikit-image): about `count` of them, or far fewer."""
-    from skimage.segmentation import slic as skimage_slic
+    """SLIC superpixels (Achanta 2012, as scikit-image): about `count` of them, or far fewer."""
+    found = compiled.superpixels(frame, count)
+    if found is None:
+        from skimage.segmentation import slic as skimage_slic
 
-    return contiguous(skimage_slic(frame.transpose(1, 2, 0), n_segments=count, start_label=0))
+        found = skimage_slic(frame.transpose(1, 2, 0), n_segments=count, start_label=0)
+    return contiguous(found)
 
 
 def quickshift(frame: FloatArray) -> LabelMap:
