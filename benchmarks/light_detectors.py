@@ -1,10 +1,12 @@
-"""What two shortcuts save where a detector is light, and that they change no bit.
+"""What three shortcuts save where a detector is light, and how little they change.
 
     python benchmarks/light_detectors.py DETECTOR.onnx FRAME --out FILE.json
 
-Whole explanations of one frame, by turns in one process: as whyfake is, with copies composed by
-NumPy in place of the compiled library, and with normalisations left before poolings.
-Ratios are of the medians to those of the first; the machine should have nothing else to do.
+Whole explanations of one frame, by turns in one process: as whyfake is, with NumPy and scikit-image
+in place of the compiled library, with pooled windows not computed as channels, and with
+normalisations left before poolings too. Ratios are of the medians to those of the first, changes
+the largest of the heat map; the machine should have nothing else to do. Then superpixels alone, by
+the compiled library and by scikit-image.
 """
 
 from __future__ import annotations
@@ -14,34 +16,37 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 import whyfake
 from whyfake import compiled
+from whyfake.explainers.regions import slic
+from whyfake.media import fit_to, load_picture
 from whyfake.runtime import load, load_detector
 from whyfake.runtime.engine import cpu_count
 from whyfake.runtime.layout import processor
 
-SHIPPED, NUMPY, UNPOOLED = "as shipped", "composed by NumPy", "normalised before pooling"
+SHIPPED, UNCOMPILED = "as shipped", "nothing compiled"
+NARROW, UNPOOLED = "windows not as channels", "nor normalised after pooling"
 
 
 @contextmanager
 def without(variant: str) -> Iterator[None]:
     """Whyfake without a shortcut, inside the block."""
-    library, pool_first = compiled.library, load.pool_first
-    if variant == NUMPY:
-        compiled.library = lambda: None  # type: ignore[assignment]
-    if variant == UNPOOLED:
-        load.pool_first = lambda model: 0
-    try:
+    with ExitStack() as stack:
+        if variant == UNCOMPILED:
+            stack.enter_context(patch.object(compiled, "library", lambda: None))
+        if variant in (NARROW, UNPOOLED):
+            stack.enter_context(patch.object(load, "windows_as_channels", lambda model: 0))
+        if variant == UNPOOLED:
+            stack.enter_context(patch.object(load, "pool_first", lambda model: 0))
         yield
-    finally:
-        compiled.library, load.pool_first = library, pool_first
 
 
 def explain(detector: Any, frame: Path, method: str, images: int) -> tuple[float, int, Any]:
@@ -68,8 +73,23 @@ def measure(options: argparse.Namespace, method: str, detectors: dict[str, Any])
         "images": asked,
         "seconds": {variant: [round(s, 3) for s in taken] for variant, taken in seconds.items()},
         "ratio": {variant: round(m / medians[SHIPPED], 3) for variant, m in medians.items()},
-        "same_bits": {v: bool(np.array_equal(maps[v], maps[SHIPPED])) for v in detectors},
+        "change": {v: float(np.abs(maps[v] - maps[SHIPPED]).max()) for v in detectors},
     }
+
+
+def superpixels(frame: Path, size: tuple[int, int], repeats: int) -> dict[str, Any]:
+    """Milliseconds of SLIC on a frame at the detector's size, by turns."""
+    pixels = fit_to(load_picture(frame).rgb, size)
+    taken: dict[str, list[float]] = {SHIPPED: [], UNCOMPILED: []}
+    labels = {}
+    for variant in list(taken) * (repeats + 1):
+        with without(variant):
+            start = time.perf_counter()
+            labels[variant] = slic(pixels, 50)
+        taken[variant].append(1000 * (time.perf_counter() - start))
+    medians = {variant: round(statistics.median(ms[1:]), 2) for variant, ms in taken.items()}
+    same = np.array_equal(labels[SHIPPED], labels[UNCOMPILED])
+    return {"size": size, "repeats": repeats, "milliseconds": medians, "same_labels": bool(same)}
 
 
 def main() -> None:
@@ -85,7 +105,7 @@ def main() -> None:
     if compiled.library() is None:
         parser.error("no compiled library here: pip install -e . where there is a C compiler")
     detectors = {}
-    for variant in (SHIPPED, NUMPY, UNPOOLED):
+    for variant in (SHIPPED, UNCOMPILED, NARROW, UNPOOLED):
         with without(variant):
             detectors[variant] = load_detector(options.detector, device="cpu", tune=False)
             explain(detectors[variant], options.frame, "lime", 64)
@@ -94,11 +114,13 @@ def main() -> None:
         row = measure(options, method, detectors)
         rows.append(row)
         said = (
-            f"{v}: {r} {'same bits' if row['same_bits'][v] else 'OTHER BITS'}"
+            f"{v}: {r} (changes {row['change'][v]:.1e})"
             for v, r in row["ratio"].items()
             if v != SHIPPED
         )
         print(f"{method:10} {row['images']:5} images  {'  '.join(said)}", flush=True)
+    cut = superpixels(options.frame, detectors[SHIPPED].size, 10 * options.repeats)
+    print(f"superpixels {cut['milliseconds']} ms, same labels: {cut['same_labels']}")
     if options.out:
         report = {
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -107,6 +129,7 @@ def main() -> None:
             "frame": options.frame.name,
             "repeats": options.repeats,
             "rows": rows,
+            "superpixels": cut,
         }
         options.out.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -11,6 +11,7 @@ from ..errors import CardError, DetectorError, UsageError, unknown
 from ..models import BUNDLED, model_file
 from ..onnx_graph import fit, load_graph, pixels_to_scores
 from ..onnx_pooling import pool_first
+from ..onnx_windows import windows_as_channels
 from .detector import COMPOSITIONS, Detector
 from .devices import Device, parse_device
 from .engine import Engine
@@ -123,6 +124,7 @@ def _read(model: str | Path, given: str | Path | DetectorCard | None) -> _Onnx:
         card, _ = find_card(path, info.metadata, given)
     port = fit(info, card, str(model))
     pool_first(graph)
+    windows_as_channels(graph)
     content, stripped = pixels_to_scores(graph, card, port)
     return _Onnx(content, card, stripped, port.batch, info.precision, info.sha256)
 
