@@ -71,13 +71,14 @@ class Rounds:
         rows = _take(self._tree, self._waiting, self._most, self._firsts, self.affordable)
         if not rows:
             return None
-        new = [row for row in rows if row not in self._firsts]
+        unknown = [place for place, row in enumerate(rows) if row not in self._firsts]
+        new = [rows[place] for place in unknown]
         self.asked += self._splitter.cost * len(new)
         guesses = self._guess(rows)
         self.asked += self._splitter.cost * len(guesses)
         firsts, around, codes = self._shown(rows + guesses, new + guesses)
         end = len(rows)
-        for some in (codes[:end][np.isin(rows, new)], codes[end:]):
+        for some in (codes[unknown], codes[end:]):
             if len(some):
                 flat = some.reshape(-1, some.shape[2])
                 yield Ahead(RegionMix(flat, self._tree.labels(), baseline))

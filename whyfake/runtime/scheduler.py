@@ -289,7 +289,7 @@ def _advance(state: State, detector: Detector, running: Running) -> None:
         with state.changed:
             raw = running.resume()
         asked = coroutine.send(None if raw is None else detector.decode(raw))  # type: ignore[arg-type]
-        while not (asked is DUE or isinstance(asked, PerturbationBatch)):
+        while asked is not DUE:
             if isinstance(asked, Ahead):
                 _ask(state, detector, running, asked.batch)
             elif isinstance(asked, Promise):
@@ -297,12 +297,13 @@ def _advance(state: State, detector: Detector, running: Running) -> None:
                     break
             elif isinstance(asked, Later):
                 aside.append(asked)
+            elif isinstance(asked, PerturbationBatch):  # last: it looks a protocol up, slowly
+                check_order(running.batches)
+                _ask(state, detector, running, asked)
+                break
             else:
                 events.append(Delivered(name, asked, spent(), last=False))
             asked = next(coroutine)
-        if isinstance(asked, PerturbationBatch):
-            check_order(running.batches)
-            _ask(state, detector, running, asked)
     except StopIteration as stop:
         ended = True
         events.append(Delivered(name, stop.value, spent(), last=True))
