@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 from toys import make_card
 
 from whyfake.card import DetectorCard
@@ -331,3 +332,25 @@ def test_what_fails_beside_fails_only_who_wants_it(lanes: int) -> None:
     failed = events[True]
     assert isinstance(failed, Failed)
     assert "no regions" in str(failed.error)
+
+
+def test_numpys_threads_stand_still_while_lanes_run() -> None:
+    """Once and again: the libraries are looked for once, what they are set to is not kept."""
+    pools = ThreadpoolController().select(user_api="blas")
+
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in pools.info()}
+
+    def looks() -> Generator[Any, FloatArray, Any]:
+        seen = [threads()]
+        yield Pixels(np.zeros((1, 3, *SIZE), np.float32))
+        return [*seen, threads()]
+
+    assert threads()  # NumPy's
+    detector, _ = detector_of(2, 2)
+    for usual in (2, 1, 2):
+        with pools.limit(limits=usual):
+            [event] = run(detector, [Job(0, np.zeros((3, *SIZE), np.float32), looks())])
+            assert isinstance(event, Delivered)
+            assert event.value == [{1}, {1}]
+            assert threads() == {usual}

@@ -15,10 +15,12 @@ the frames in flight.
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,9 @@ from .engine import Engine
 from .gate import Gate
 from .jobs import Asking, Delivered, Failed, Job, Promise
 from .progress import Asked, Running, State
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 
 def drive(coroutine: Asking, detector: Detector, frame: FloatArray) -> Any:
@@ -64,8 +69,6 @@ def run(
     the lanes at `gate`. Closing the iterator, or Ctrl-C, ends them after the batch at hand. An
     error in one job is delivered as `Failed`.
     """
-    from threadpoolctl import threadpool_limits
-
     lanes, batch = detector.engine.lanes, detector.engine.batch
     limit = in_flight or 2 + lanes * batch // 64
     gate = gate or Gate()
@@ -76,7 +79,7 @@ def run(
     ]
     waiting: Iterator[Job] | None = iter(jobs)
     # the lanes are the parallelism; NumPy's own threads would only get in their way
-    with threadpool_limits(limits=1, user_api="blas"):
+    with _thread_pools(len(sys.modules)).limit(limits=1, user_api="blas"):
         try:
             for thread in threads:
                 thread.start()
@@ -107,6 +110,16 @@ def run(
                 thread.join()
             for left in state.running:
                 left.job.coroutine.close()
+
+
+@functools.lru_cache(maxsize=1)
+def _thread_pools(modules: int) -> ThreadpoolController:
+    """The libraries with threads of their own, looked for once for so many modules: a new library
+    comes with a new module, and to look through all that is loaded takes as long as a picture.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _admit(state: State, job: Job) -> None:
