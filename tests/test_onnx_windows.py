@@ -165,6 +165,17 @@ def test_weights_that_are_read_elsewhere_stay() -> None:
     assert {"bias"}.isdisjoint(tensor.name for tensor in model.graph.initializer)
 
 
+def test_weights_that_are_listed_as_inputs_too() -> None:
+    """As exporters did of old: what the old kernel was called must not be asked for."""
+    model = network()
+    model.graph.input.append(helper.make_tensor_value_info("weights", 1, [8, 3, 5, 5]))
+    images = np.random.default_rng(3).normal(0, 1, (1, 3, 16, 20)).astype(np.float32)
+    wanted = outputs(model, images)
+    assert windows_as_channels(model) == 1
+    for got, want in zip(outputs(model, images), wanted, strict=True):
+        assert got == pytest.approx(want, rel=1e-5, abs=1e-5)
+
+
 def test_a_detector_runs_so_and_scores_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

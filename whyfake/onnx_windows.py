@@ -110,5 +110,8 @@ def _rewrite(
     del graph.node[:]
     graph.node.extend(node for node in body if node not in nodes)
     read = {name for part in graphs(graph) for node in part.node for name in node.input}
-    for tensor in [item for item in graph.initializer if item.name not in read]:
-        graph.initializer.remove(tensor)
+    read.update(item.name for item in graph.output)
+    for name in {*conv.input[1:]} - read:
+        for listed in (graph.initializer, graph.input):  # in both, in files of old
+            for item in [item for item in listed if item.name == name]:
+                listed.remove(item)
