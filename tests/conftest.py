@@ -88,6 +88,24 @@ def own_cache(
 
 
 @pytest.fixture
+def graphs_run(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The graphs that ONNX Runtime is given by `load_detector`, as they come."""
+    import onnx
+
+    from whyfake.runtime import load
+    from whyfake.runtime.onnxruntime_engine import OnnxRuntimeEngine
+
+    graphs = []
+
+    def noted(content: bytes, **options: Any) -> OnnxRuntimeEngine:
+        graphs.append(onnx.load_model_from_string(content))
+        return OnnxRuntimeEngine(content, **options)
+
+    monkeypatch.setattr(load, "OnnxRuntimeEngine", noted)
+    return graphs
+
+
+@pytest.fixture
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Package `shap` runs its small loops as they are: compiling them takes ten times as long.
 

@@ -7,20 +7,17 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from toys import make_card
+from toys import make_card, run_graph
 
 from whyfake import DetectorCard
 from whyfake.media import fit_to, load_picture
 from whyfake.onnx_pooling import pool_first
 from whyfake.onnx_windows import windows_as_channels
-from whyfake.runtime import load, load_detector
-from whyfake.runtime.onnxruntime_engine import OnnxRuntimeEngine
+from whyfake.runtime import load_detector
 
 POOL: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
 
@@ -63,15 +60,6 @@ def network(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
-def outputs(model: Any, images: NDArray[np.float32]) -> list[Any]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return list(session.run(None, {"x": images}))
-
-
 def kinds(model: Any) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
@@ -95,11 +83,11 @@ def test_the_same_values(
 ) -> None:
     model = network(channels, kernel, {"pads": list(pads)}, bias=bias)
     images = np.random.default_rng(seed).normal(0, 1, (2, 3, *size)).astype(np.float32)
-    wanted = outputs(model, images)
+    wanted = run_graph(model, images)
     assert windows_as_channels(model) == 1
     onnx.checker.check_model(model, full_check=True)
     assert "MaxPool" not in kinds(model)
-    for got, want in zip(outputs(model, images), wanted, strict=True):
+    for got, want in zip(run_graph(model, images), wanted, strict=True):
         assert got == pytest.approx(want, rel=1e-5, abs=1e-5)
 
 
@@ -158,9 +146,9 @@ def test_weights_that_are_read_elsewhere_stay() -> None:
     model.graph.node.append(helper.make_node("ReduceSum", ["weights"], ["sum"]))
     model.graph.output.append(helper.make_tensor_value_info("sum", TensorProto.FLOAT, None))
     images = np.zeros((1, 3, 16, 20), np.float32)
-    wanted = outputs(model, images)
+    wanted = run_graph(model, images)
     assert windows_as_channels(model) == 1
-    for got, want in zip(outputs(model, images), wanted, strict=True):
+    for got, want in zip(run_graph(model, images), wanted, strict=True):
         assert got == pytest.approx(want, rel=1e-5, abs=1e-5)
     assert {"bias"}.isdisjoint(tensor.name for tensor in model.graph.initializer)
 
@@ -170,22 +158,13 @@ def test_weights_that_are_listed_as_inputs_too() -> None:
     model = network()
     model.graph.input.append(helper.make_tensor_value_info("weights", 1, [8, 3, 5, 5]))
     images = np.random.default_rng(3).normal(0, 1, (1, 3, 16, 20)).astype(np.float32)
-    wanted = outputs(model, images)
+    wanted = run_graph(model, images)
     assert windows_as_channels(model) == 1
-    for got, want in zip(outputs(model, images), wanted, strict=True):
+    for got, want in zip(run_graph(model, images), wanted, strict=True):
         assert got == pytest.approx(want, rel=1e-5, abs=1e-5)
 
 
-def test_a_detector_runs_so_and_scores_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran = []
-
-    def noted(content: bytes, **options: Any) -> OnnxRuntimeEngine:
-        ran.append(onnx.load_model_from_string(content))
-        return OnnxRuntimeEngine(content, **options)
-
-    monkeypatch.setattr(load, "OnnxRuntimeEngine", noted)
+def test_a_detector_runs_so_and_scores_the_same(tmp_path: Path, graphs_run: list[Any]) -> None:
     model = network()
     del model.graph.output[1]
     path = tmp_path / "network.onnx"
@@ -195,9 +174,9 @@ def test_a_detector_runs_so_and_scores_the_same(
     images = np.random.default_rng(2).random((3, 3, 16, 20), np.float32)
     with load_detector(path, card=DetectorCard.from_dict(card, "network"), device="cpu") as found:
         got = found.log_probs(images)
-    z = outputs(model, images)[0].astype(np.float64)
+    z = run_graph(model, images)[0].astype(np.float64)
     assert got == pytest.approx(z - np.log(np.exp(z).sum(1, keepdims=True)), abs=1e-6)
-    [graph] = ran
+    [graph] = graphs_run
     assert "MaxPool" not in kinds(graph)
     assert onnx.load(path) == model
 
@@ -211,10 +190,10 @@ def test_mesonet_on_real_frames(shared: Path) -> None:
         node.input[:] = ["x" if name == was else name for name in node.input]
     frames = sorted((shared / "ffpp_pairs/Deepfakes/fake").glob("*.png"))[:20]
     images = np.stack([fit_to(load_picture(path).rgb, (256, 256)) for path in frames])
-    [wanted] = outputs(model, images)
+    [wanted] = run_graph(model, images)
     assert windows_as_channels(model) == 0  # normalised before pooling
     assert pool_first(model) == 4
     assert windows_as_channels(model) == 1
-    [got] = outputs(model, images)
+    [got] = run_graph(model, images)
     assert wanted.std() > 0.01  # they differ
     assert got == pytest.approx(wanted, abs=1e-6)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -187,3 +188,12 @@ def conv_detector(folder: Path, size: tuple[int, int] = (32, 48), seed: int = 0)
         name="conv",
     )
     return load_detector(path, device="cpu")
+
+
+def run_graph(model: onnx.ModelProto, images: NDArray[np.float32]) -> list[Any]:
+    """What a graph whose input is `x` gives for images, on one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    content = model.SerializeToString()
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return list(session.run(None, {"x": images}))
