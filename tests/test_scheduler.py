@@ -219,20 +219,30 @@ def test_one_failing_frame_does_not_stop_the_others() -> None:
     assert {e.key for e in events if isinstance(e, Delivered) and e.last} == {0, 1}
 
 
+class Failing(CountingEngine):
+    """Fails on a batch with a picture brighter than 50, what fills it up included."""
+
+    def _run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        if arrays[PIXELS].max() > 50:
+            raise EngineError("out of memory")
+        return super()._run(arrays)
+
+
 @pytest.mark.parametrize("batch", [1, 4, 64])
 def test_an_engine_that_fails_on_a_frame_fails_that_frame(batch: int) -> None:
     """Also where others share its batch."""
-
-    class Failing(CountingEngine):
-        def _run(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-            if arrays[PIXELS].max() > 50:
-                raise EngineError("out of memory")
-            return super()._run(arrays)
-
     detector = Detector(Failing(batch, 2), DetectorCard.from_dict(make_card(SIZE)))
     events = list(run(detector, [job(1, 5, 2), job(60, 5, 2), job(2, 5, 2)]))
     assert [e.key for e in events if isinstance(e, Failed)] == [60]
     assert {e.key for e in events if isinstance(e, Delivered) and e.last} == {1, 2}
+
+
+def test_a_frame_after_one_that_fails_is_not_blamed_for_its_pictures() -> None:
+    """They still lie where the next frame's single picture does not fill the batch."""
+    detector = Detector(Failing(4, 1), DetectorCard.from_dict(make_card(SIZE)))
+    events = list(run(detector, [job(60, 4, 1), job(1, 1, 1)], in_flight=1))
+    assert [e.key for e in events if isinstance(e, Failed)] == [60]
+    assert [e.key for e in events if isinstance(e, Delivered) and e.last] == [1]
 
 
 def test_a_bug_in_a_coroutine_is_raised_and_lanes_end() -> None:
@@ -346,11 +356,12 @@ def test_numpys_threads_stand_still_while_lanes_run() -> None:
         yield Pixels(np.zeros((1, 3, *SIZE), np.float32))
         return [*seen, threads()]
 
-    assert threads()  # NumPy's
     detector, _ = detector_of(2, 2)
     for usual in (2, 1, 2):
         with pools.limit(limits=usual):
+            before = threads()
+            assert usual in before  # some builds have one thread whatever they are told
             [event] = run(detector, [Job(0, np.zeros((3, *SIZE), np.float32), looks())])
             assert isinstance(event, Delivered)
             assert event.value == [{1}, {1}]
-            assert threads() == {usual}
+            assert threads() == before

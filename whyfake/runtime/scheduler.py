@@ -227,6 +227,7 @@ def _run_pieces(
     """Compose and run what was claimed, and hand back; the jobs whose answer is now complete."""
     started = time.perf_counter()
     composed = started
+    asked = sum(stop - start for _, _, start, stop in pieces)
     answers: list[NDArray[np.float32] | WhyfakeError]
     try:
         rows = _compose(lane, pieces)
@@ -235,11 +236,12 @@ def _run_pieces(
         ends = np.cumsum([stop - start for _, _, start, stop in pieces])
         answers = [*np.split(scores, ends[:-1])]
     except WhyfakeError as error:
-        # whose fault it is shows when each asks alone
-        whole, several = detector.engine.batch, len(pieces) > 1
-        answers = [_alone(lane, piece, whole) if several else error for piece in pieces]
+        # whose fault it is shows when each asks alone; what fills up a batch is left from another
+        whole = detector.engine.batch
+        shared = len(pieces) > 1 or asked % whole
+        answers = [_alone(lane, piece, whole) if shared else error for piece in pieces]
     ran = time.perf_counter()
-    spent = (ran - started) / sum(stop - start for _, _, start, stop in pieces)
+    spent = (ran - started) / asked
     complete = []
     with state.changed:
         for (running, batch, start, stop), answer in zip(pieces, answers, strict=True):
