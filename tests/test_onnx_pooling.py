@@ -11,11 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from toys import make_card, run_graph
+from toys import check_a_detector_scores_as, run_graph
 
-from whyfake import DetectorCard
 from whyfake.onnx_pooling import pool_first
-from whyfake.runtime import load_detector
 
 CHANNELS = 8
 POOL: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
@@ -161,14 +159,5 @@ def test_a_branch_that_reads_the_normalised_values() -> None:
 
 def test_a_detector_runs_so_and_scores_the_same(tmp_path: Path, graphs_run: list[Any]) -> None:
     model = network()
-    path = tmp_path / "network.onnx"
-    onnx.save(model, path)
-    classes = [f"c{index}" for index in range(CHANNELS)]
-    card = make_card((16, 20), classes=classes, real=["c0"], output={"activation": "logits"})
-    images = np.random.default_rng(2).random((3, 3, 16, 20), np.float32)
-    with load_detector(path, card=DetectorCard.from_dict(card, "network"), device="cpu") as found:
-        got = found.log_probs(images)
-    z = run_graph(model, images)[0].astype(np.float64)
-    assert got == pytest.approx(z - np.log(np.exp(z).sum(1, keepdims=True)), abs=1e-6)
+    check_a_detector_scores_as(model, tmp_path / "network.onnx")
     assert [order(each) for each in graphs_run] == [["MaxPool", "BatchNormalization"] * 2]
-    assert onnx.load(path) == model

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from whyfake import Detector, load_detector
+from whyfake import Detector, DetectorCard, load_detector
 
 Patch = tuple[int, int, int, int]  # top, bottom, left, right
 
@@ -197,3 +198,16 @@ def run_graph(model: onnx.ModelProto, images: NDArray[np.float32]) -> list[Any]:
     content = model.SerializeToString()
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return list(session.run(None, {"x": images}))
+
+
+def check_a_detector_scores_as(model: onnx.ModelProto, path: Path) -> None:
+    """A detector whose file, `path`, holds a graph of logits says what the graph says."""
+    onnx.save(model, path)
+    images = np.random.default_rng(2).random((3, 3, 16, 20), np.float32)
+    z = run_graph(model, images)[0].astype(np.float64)
+    classes = [f"c{index}" for index in range(z.shape[1])]
+    card = make_card((16, 20), classes=classes, real=["c0"], output={"activation": "logits"})
+    with load_detector(path, card=DetectorCard.from_dict(card, path.stem), device="cpu") as found:
+        got = found.log_probs(images)
+    assert got == pytest.approx(z - np.log(np.exp(z).sum(1, keepdims=True)), abs=1e-6)
+    assert onnx.load(path) == model

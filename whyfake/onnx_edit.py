@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,13 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
             for inner in (attribute.g, *attribute.graphs):
                 if inner.node:
                     yield from graphs(inner)
+
+
+def uses(graph: onnx.GraphProto) -> Counter[str]:
+    """How often each name is read: by nodes, here or in branches, and as an output."""
+    found = Counter(item.name for part in graphs(graph) for item in part.output)
+    found.update(name for part in graphs(graph) for node in part.node for name in node.input)
+    return found
 
 
 def _names(graph: onnx.GraphProto) -> set[str]:

@@ -8,12 +8,11 @@ window is found as well before it.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .onnx_edit import graphs
+from .onnx_edit import uses
 
 if TYPE_CHECKING:
     import onnx
@@ -31,8 +30,7 @@ def pool_first(model: onnx.ModelProto) -> int:
     swapped.
     """
     graph = model.graph
-    uses = Counter(item.name for part in graphs(graph) for item in part.output)
-    uses.update(name for part in graphs(graph) for node in part.node for name in node.input)
+    read = uses(graph)
     constants = {tensor.name: tensor for tensor in graph.initializer}
     maker = {name: index for index, node in enumerate(graph.node) for name in node.output}
     swapped = 0
@@ -40,7 +38,7 @@ def pool_first(model: onnx.ModelProto) -> int:
         if pool.op_type != "MaxPool" or pool.domain or len(pool.output) != 1:
             continue
         earlier = maker.get(pool.input[0])
-        if earlier is None or uses[pool.input[0]] != 1:
+        if earlier is None or read[pool.input[0]] != 1:
             continue
         norm = graph.node[earlier]
         before = maker.get(norm.input[0])

@@ -8,13 +8,12 @@ times the channels; the largest of the four is what pooling gives. The same sums
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .onnx_edit import Chain, graphs
+from .onnx_edit import Chain, uses
 
 if TYPE_CHECKING:
     import onnx
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 WIDEST, SMALLEST = 8, 5
 """Channels up to which, and side of the kernel from which, this pays (docs/results.md)."""
 _WINDOW = [2, 2]
-_DOMAINS = ("", "ai.onnx")
 _OPSET = 13  # from which on Split takes sizes as an input
 
 
@@ -33,17 +31,17 @@ def windows_as_channels(model: onnx.ModelProto) -> int:
     dilations, groups, poolings that overlap or reach over the edge.
     """
     graph = model.graph
-    if max(item.version for item in model.opset_import if item.domain in _DOMAINS) < _OPSET:
+    opsets = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
+    if max(opsets, default=0) < _OPSET:
         return 0
-    uses = Counter(item.name for part in graphs(graph) for item in part.output)
-    uses.update(name for part in graphs(graph) for node in part.node for name in node.input)
+    read = uses(graph)
     maker = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
     found = 0
     for pool in [node for node in graph.node if _halves(node)]:
         relu = maker.get(pool.input[0])
         conv = maker.get(relu.input[0]) if relu is not None and relu.op_type == "Relu" else None
-        if relu is None or conv is None or not uses[relu.output[0]] == uses[conv.output[0]] == 1:
+        if relu is None or conv is None or not read[relu.output[0]] == read[conv.output[0]] == 1:
             continue
         weights = _narrow(conv, constants)
         if weights is not None:
@@ -109,9 +107,7 @@ def _rewrite(
     body = [*graph.node[:where], *chain.nodes, *graph.node[where + 1 :]]
     del graph.node[:]
     graph.node.extend(node for node in body if node not in nodes)
-    read = {name for part in graphs(graph) for node in part.node for name in node.input}
-    read.update(item.name for item in graph.output)
-    for name in {*conv.input[1:]} - read:
+    for name in {*conv.input[1:]} - {*uses(graph)}:
         for listed in (graph.initializer, graph.input):  # in both, in files of old
             for item in [item for item in listed if item.name == name]:
                 listed.remove(item)
