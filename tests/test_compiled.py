@@ -285,7 +285,7 @@ def test_a_library_that_is_none_or_another_version_s(
         older = []
         for source in [*SOURCES, *SOURCES[0].parent.glob("*.h")]:
             old = tmp_path / source.name
-            old.write_text(source.read_text().replace("#define ABI 1", "#define ABI 0"))
+            old.write_text(source.read_text().replace("#define ABI ", "#define ABI 9"))
             older += [str(old)] if old.suffix == ".c" else []
         subprocess.run([COMPILER, *FLAGS, "-o", str(made), *older], check=True)
     monkeypatch.setattr(compiled, "LIBRARY", made)

@@ -147,7 +147,7 @@ def test_one_lane_of_all_cores_must_be_faster_with_pictures_to_compose() -> None
     def open_engine(layout: Layout) -> Engine:
         return Sleeping(layout, 0.009 if layout == one else 0.020)
 
-    with Bare(open_engine, (1000, 1000)) as bare:
+    with Bare(open_engine, (1400, 1400)) as bare:
         assert choose(bare, [one], RULE, 2.0, composed=False) == one
         assert choose(bare, [one], RULE, 2.0, composed=True) == RULE
 

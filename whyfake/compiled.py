@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ LIBRARY = Path(__file__).with_name("compiled.so.1")
 """No module of Python's, which would be found by its name if that ended in `.so`."""
 REGIONS = 256
 """Labels are bytes."""
-_ABI = 1
+_ABI = 2
 _COMPACTNESS, _ROUNDS = 10, 10  # of SLIC, as scikit-image has them
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int64
 _FUNCTIONS = {  # pointers, counts
     "whyfake_regions": (5, 2),
     "whyfake_grids": (8, 5),
     "whyfake_noise": (5, 3),
+    "whyfake_cells": (4, 4),
     "whyfake_cluster": (5, 7),
     "whyfake_connect": (3, 4),
 }
@@ -132,6 +133,41 @@ def noise(
     def draw(out: int, start: int, count: int) -> None:
         own = starts.at(start, count), sizes.at(start, count)
         found.whyfake_noise(out, *fixed.at, *own, count, channels, pixels)
+
+    return _composer(draw, shape)
+
+
+def cells(
+    values: Sequence[FloatArray],
+    pictures: NDArray[np.int16],
+    of: NDArray[np.int32],
+    shape: tuple[int, int, int],
+) -> Compose | None:
+    """Copies shaped `shape` (C, H, W): at each of the places, of class `of` (H·W), the values of
+    the picture that `pictures` (N, K) says for the class, out of `values`, each (P, C, H·W).
+    """
+    found = library()
+    sizes = shape[0], shape[1] * shape[2]
+    if found is None or not all(_are((len(array), *sizes), array) for array in values):
+        return None
+    if not all(array.flags.c_contiguous for array in values):
+        return None
+    starts = [
+        address + row * array.strides[0]
+        for array in values
+        for address in [array.ctypes.data]
+        for row in range(len(array))
+    ]
+    if not pictures.size or pictures.min() < 0 or pictures.max() >= len(starts):
+        return None
+    if of.shape != sizes[1:] or of.min() < 0 or of.max() >= pictures.shape[1]:
+        return None
+    rows, fixed = _Rows(pictures), _Fixed(np.array(starts, np.uint64), of, *values)
+
+    def draw(out: int, start: int, count: int) -> None:
+        pointers, classes = fixed.at[:2]
+        places = rows.at(start, count)
+        found.whyfake_cells(out, pointers, places, classes, count, *sizes, pictures.shape[1])
 
     return _composer(draw, shape)
 

@@ -7,7 +7,7 @@
  */
 #include "compiled.h"
 
-#define ABI 1
+#define ABI 2
 #define BLOCK 4096
 #define REGIONS 256 /* a label is a byte: so many values for a copy */
 
@@ -108,6 +108,23 @@ BOTH void whyfake_noise(float *restrict out, const float *restrict center,
             const float *middle = center + channel * pixels;
             const float *own = noise + (channels == 3 ? channel * pixels : 0);
             for (int64_t j = 0; j < pixels; j++) out[j] = middle[j] + own[j] * step;
+        }
+    }
+}
+
+/* pictures: where values (channels, cells) lie; of each place of a copy, those of the picture that
+ * index (n, classes) says for the class (cells) of the place. */
+BOTH void whyfake_cells(float *restrict out, const float *const *restrict pictures,
+                        const int16_t *restrict index, const int32_t *restrict class,
+                        int64_t copies, int64_t channels, int64_t cells, int64_t classes) {
+    const float *from[BLOCK];
+    for (int64_t copy = 0; copy < copies; copy++, index += classes, out += channels * cells) {
+        for (int64_t at = 0; at < cells; at += BLOCK) {
+            int64_t count = least(BLOCK, cells - at);
+            for (int64_t j = 0; j < count; j++) from[j] = pictures[index[class[at + j]]] + at + j;
+            for (int64_t channel = 0; channel < channels; channel++)
+                for (int64_t j = 0; j < count; j++)
+                    out[channel * cells + at + j] = from[j][channel * cells];
         }
     }
 }

@@ -60,14 +60,15 @@ def throughput(detector: Detector, seconds: float = 0.5) -> float:
     engine = detector.engine
     counts = [0] * engine.lanes
     lanes = [detector.lane() for _ in counts]
+    rows = lanes[0].most(engine)
     for lane in lanes:  # what happens on the first run only does not count
-        lane.run(lane.rows)
+        lane.run(rows)
     end = time.perf_counter() + seconds
 
     def work(number: int) -> None:
         while time.perf_counter() < end:
-            lanes[number].run(lanes[number].rows)
-            counts[number] += lanes[number].rows
+            lanes[number].run(rows)
+            counts[number] += rows
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(engine.lanes)]
     started = time.perf_counter()

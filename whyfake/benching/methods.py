@@ -154,7 +154,7 @@ def _timed(
     """One run, and the mean speed of each rival before, amid and after it."""
     settings = wanted.settings(len(pictures))
     beside = _Beside(bare, rivals, wanted.seconds)
-    seen, stages, up = detector.images_seen, detector.stages.copy(), detector.engine.bytes_up
+    seen, stages, up = detector.images_seen, detector.stages.copy(), detector.bytes_up
     tells = forget_peak()
     with beside:
         start, cpu = time.perf_counter(), time.process_time()
@@ -169,7 +169,7 @@ def _timed(
         seconds=round(wall - beside.gate.stood / detector.engine.lanes, 4),
         cpu_seconds=round(cpu - beside.cpu_seconds, 4),
         host={name: round(value, 4) for name, value in spent.seconds().items()},
-        bytes_in=detector.engine.bytes_up - up,
+        bytes_in=detector.bytes_up - up,
         bytes_out=spent.bytes_out,
         peak_mb=top,
     )

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from ..card import DetectorCard
 from ..errors import DetectorError, UsageError, unknown
 from ..onnx_graph import PIXELS, SCORES, check_one_column
-from ..perturbation import FloatArray, PerturbationBatch, Pixels, Scratch
+from ..perturbation import FloatArray, PerturbationBatch, Pixels, RegionMix, Scratch
 from .choosing import choose
 from .engine import Engine
 from .layout import Found, settle
+from .stem import Memory, StemCopies, Stems
 from .throughput import Layout, lane_rows, layout_of
 
 Copies = Any
-"""A batch and its frame, ready to be composed: by the host a Composer, else what the engine has."""
+"""A batch and its frame, ready to be composed: by the host a Composer, of values behind a stem a
+StemCopies, else what the engine has."""
 COMPOSITIONS = ("auto", "host", "device")
 
 
@@ -67,6 +69,8 @@ class Detector:
     where copies are composed, `host` or `device`, to the same within 1e-6; `auto` is the host on a
     CPU, and on a GPU what `composition_rates` finds faster when the detector is first asked.
     Raises UsageError where the engine cannot.
+
+    `stems`, where there are some: what `auto` makes use of where copies are composed on the host.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Detector:
         self.sha256 = sha256
         self.layout = Found(layout_of(engine), "rule")
         self.reopen: Callable[[Layout], Engine] | None = None
+        self.stems: Stems | None = None
         self.real = tuple(card.classes.index(name) for name in card.real)
         self._stripped = stripped
         self.stages = Stages()
@@ -154,28 +159,52 @@ class Detector:
             return np.empty((0, len(self.card.classes)), np.float32)
         return self.ask(Pixels(images), images[0])
 
-    def ask(self, batch: PerturbationBatch, frame: FloatArray) -> FloatArray:
-        """Log-probabilities (N, C) of a batch of perturbed copies of `frame`. Costs N images."""
-        return self.decode(self.raw(batch, frame))
+    def ask(
+        self, batch: PerturbationBatch, frame: FloatArray, memory: Memory | None = None
+    ) -> FloatArray:
+        """Log-probabilities (N, C) of a batch of perturbed copies of `frame`. Costs N images.
 
-    def raw(self, batch: PerturbationBatch, frame: FloatArray) -> NDArray[np.float32]:
+        `memory`: of the questions before, which may save work.
+        """
+        return self.decode(self.raw(batch, frame, memory))
+
+    def raw(
+        self, batch: PerturbationBatch, frame: FloatArray, memory: Memory | None = None
+    ) -> NDArray[np.float32]:
         """What the engine gives (N, columns) for a batch, for `decode`. Costs N images."""
-        lane, copies = self._own_lane(), self.prepare(batch, frame)
-        rows = []
-        for start in range(0, len(batch), lane.rows):
-            count = min(lane.rows, len(batch) - start)
+        lane, copies = self._own_lane(), self.prepare(batch, frame, memory)
+        rows, most = [], lane.most(self.engine_of(copies))
+        for start in range(0, len(batch), most):
+            count = min(most, len(batch) - start)
             lane.compose(copies, start, start + count, 0)
             rows.append(lane.run(count))
         return np.concatenate(rows)
 
-    def prepare(self, batch: PerturbationBatch, frame: FloatArray) -> Copies:
+    def prepare(
+        self, batch: PerturbationBatch, frame: FloatArray, memory: Memory | None = None
+    ) -> Copies:
         """What `Lane.compose` needs to know of a batch of copies of `frame`, in any lane."""
-        return self.prepared(batch, frame, self.settle_composition())
+        composition = self.settle_composition()
+        usual = composition == "host" and self._compose == "auto"
+        if usual and self.stems is not None and isinstance(batch, RegionMix):
+            behind = self.stems.copies(batch, frame, memory or Memory())
+            if behind is not None:
+                return behind
+        return self.prepared(batch, frame, composition)
 
     def prepared(self, batch: PerturbationBatch, frame: FloatArray, composition: str) -> Copies:
         """The same for lanes that compose there."""
         on_device = composition == "device"
         return self.engine.upload(batch, frame) if on_device else batch.composer(frame)
+
+    def engine_of(self, copies: Copies) -> Engine:
+        """What runs them: the engine, or what it has behind a stem."""
+        return copies.engine if isinstance(copies, StemCopies) else self.engine
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes handed over to engines so far."""
+        return self.engine.bytes_up + (self.stems.bytes_up if self.stems is not None else 0)
 
     def _own_lane(self) -> Lane:
         if self._lane is None:
@@ -192,6 +221,8 @@ class Detector:
                 self.engine, self.reopen, self.layout.key, self.size, planned
             )
             self._lane = None
+            if self.stems is not None:
+                self.stems.close()
 
     def account(self, lane: Lane) -> None:
         """Add what a lane did to `stages`, once it is done."""
@@ -228,6 +259,8 @@ class Detector:
     def close(self) -> None:
         """Free the engine."""
         self.engine.close()
+        if self.stems is not None:
+            self.stems.close()
 
     def __enter__(self) -> Detector:
         return self
@@ -242,34 +275,43 @@ class Detector:
 
 
 class Lane:
-    """One thread's pictures: `compose` up to `rows` of them (`lane_rows`), then `run(count)`."""
+    """One thread's pictures: `compose` up to `most` of them, then `run(count)`.
+
+    All of them are run by the same engine (`Detector.engine_of`).
+    """
 
     def __init__(self, detector: Detector, composition: str = "host") -> None:
         self._detector = detector
         engine = detector.engine
         self._canvas = engine.canvas() if composition == "device" else None
-        self.rows = engine.batch
-        self.stages = Stages()
+        self._places: dict[Engine, _Place] = {}
         if self._canvas is None:
-            self.rows = lane_rows(engine.batch)
-            self.buffer: FloatArray = engine.host_array((self.rows, 3, *detector.size))
-            batches = np.split(self.buffer, self.rows // engine.batch)
-            self._feeds = [{PIXELS: batch} for batch in batches]
-            self.scratch = Scratch()
+            self._places[engine] = _Place(engine, PIXELS, (3, *detector.size))
+        self._composed = engine
+        self.stages = Stages()
+        self.scratch = Scratch()
+
+    def most(self, engine: Engine) -> int:
+        """How many pictures are composed at a time for an engine (`lane_rows`)."""
+        return engine.batch if self._canvas is not None else lane_rows(engine.batch)
 
     def compose(self, copies: Copies, start: int, stop: int, row: int) -> None:
         """Make copies start … stop of a batch the pictures row … of the next run."""
         if self._canvas is not None:
             self._canvas.compose(copies, start, stop, row)
-        else:
-            copies(self.buffer[row : row + stop - start], start, self.scratch)
+            return
+        engine = self._composed = self._detector.engine_of(copies)
+        place = self._places.get(engine)
+        if place is None:
+            place = self._places[engine] = _Place(engine, copies.name, copies.shape)
+        copies(place.buffer[row : row + stop - start], start, self.scratch)
 
     def run(self, count: int) -> NDArray[np.float32]:
         """Raw scores (count, columns) of the first `count` pictures, for `Detector.decode`.
 
         The rest of the last batch runs too, whatever is in it: every batch has one size.
         """
-        batch = self._detector.engine.batch
+        batch = self._composed.batch
         parts = [self._run_batch(number, batch) for number in range(-(-count // batch))]
         self._detector._count(count)
         return parts[0][:count] if len(parts) == 1 else np.concatenate(parts)[:count]
@@ -284,7 +326,8 @@ class Lane:
         if self._canvas is not None:
             raw = self._canvas.run()
         else:
-            raw = self._detector.engine.run(self._feeds[number])[SCORES]
+            feed = self._places[self._composed].feeds[number]
+            raw = self._composed.run(feed)[SCORES]
         if raw.shape[:1] != (batch,) and batch != 1:  # a batch of one may come squeezed
             raise DetectorError(
                 f"{self._detector.card.name} gave scores of shape {raw.shape} for {batch} pictures"
@@ -292,6 +335,15 @@ class Lane:
         self.stages.bytes_out += raw.nbytes
         rows: NDArray[np.float32] = raw.reshape(batch, -1)
         return rows
+
+
+class _Place:
+    """Where a lane composes what an engine runs, and the batches of it by the input's name."""
+
+    def __init__(self, engine: Engine, name: str, shape: tuple[int, ...]) -> None:
+        rows = lane_rows(engine.batch)
+        self.buffer: FloatArray = engine.host_array((rows, *shape))
+        self.feeds = [{name: part} for part in np.split(self.buffer, rows // engine.batch)]
 
 
 def log_probs_from_scores(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..card import DetectorCard, find_card, read_card
-from ..errors import CardError, DetectorError, UsageError, unknown
+from ..errors import CardError, DetectorError, UsageError, WhyfakeError, unknown
 from ..models import BUNDLED, model_file
 from ..onnx_graph import fit, load_graph, pixels_to_scores
 from ..onnx_pooling import pool_first
@@ -17,6 +17,7 @@ from .devices import Device, parse_device
 from .engine import Engine
 from .layout import Found, machine_key, settle
 from .onnxruntime_engine import OnnxRuntimeEngine
+from .stem import Stems
 from .throughput import Layout, layout_of
 
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
@@ -99,7 +100,27 @@ def load_detector(
         ).engine
 
     detector.reopen = reopen if tune else None
+    if engine.device == "cpu" and engine.free_batch and engine.precision == "fp32":
+        detector.stems = _stems(detector, model, card, read.sha256)
     return detector
+
+
+def _stems(detector: Detector, model: str | Path, card: DetectorCard, sha256: str) -> Stems:
+    """What a detector on the CPU can be cut into; read from its file anew when it is wanted."""
+
+    def read() -> bytes | None:
+        try:
+            again = _read(model, card)
+        except WhyfakeError:  # gone meanwhile: whole pictures do without it
+            return None
+        return again.content if again.sha256 == sha256 else None
+
+    def open_part(content: bytes, batch: int | None) -> Engine:
+        layout = layout_of(detector.engine)
+        layout = replace(layout, batch=batch or layout.batch)
+        return OnnxRuntimeEngine(content, device="cpu", name=str(model), layout=layout)
+
+    return Stems(read, open_part)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from ..errors import WhyfakeError
 from ..later import Later
 from ..perturbation import FloatArray
 from .detector import Copies
+from .engine import Engine
 from .gate import Gate
 from .jobs import Delivered, Failed, Job, Promise
+from .stem import Memory
 
 
 @dataclass(eq=False)
@@ -20,6 +22,8 @@ class Asked:
     """A batch under way: `taken` rows of `rows` are with lanes or back, `pending` are not back."""
 
     copies: Copies
+    engine: Engine
+    """What runs them."""
     rows: int
     pending: int
     taken: int = 0
@@ -45,6 +49,7 @@ class Running:
 
     job: Job
     batches: deque[Asked] = field(default_factory=deque)
+    memory: Memory = field(default_factory=Memory)
     error: WhyfakeError | None = None
     seconds: float = 0.0
     advancing: bool = True

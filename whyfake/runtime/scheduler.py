@@ -30,10 +30,10 @@ from ..errors import WhyfakeError
 from ..later import Later
 from ..perturbation import FloatArray, PerturbationBatch
 from .detector import Detector, Lane
-from .engine import Engine
 from .gate import Gate
 from .jobs import Asking, Delivered, Failed, Job, Promise
 from .progress import Asked, Running, State
+from .stem import Memory
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -41,13 +41,14 @@ if TYPE_CHECKING:
 
 def drive(coroutine: Asking, detector: Detector, frame: FloatArray) -> Any:
     """Run one coroutine to its end in this thread and return what it returns."""
-    plain, scores = in_turn(coroutine), None
+    plain, scores, memory = in_turn(coroutine), None, Memory()
     while True:
         try:
             asked = plain.send(scores)
         except StopIteration as stop:
             return stop.value
-        scores = detector.ask(asked, frame) if isinstance(asked, PerturbationBatch) else None
+        is_batch = isinstance(asked, PerturbationBatch)
+        scores = detector.ask(asked, frame, memory) if is_batch else None
 
 
 _Piece = tuple[Running, Asked, int, int]
@@ -165,7 +166,7 @@ def _next(state: State, detector: Detector, lane: Lane) -> _Todo | None:
             later = state.aside.popleft() if state.aside and not starting else None
             pieces = []
             if not starting and not later:
-                pieces = _take(state, detector.engine, lane.rows)
+                pieces = _take(state, lane)
             if starting or later or pieces:
                 break
             state.changed.wait()
@@ -195,27 +196,31 @@ def _do(
     lane.stages.resuming += time.perf_counter() - resumed
 
 
-def _take(state: State, engine: Engine, most: int) -> list[_Piece]:
-    """Claim whole engine batches of rows, `most` rows at the most, oldest frame first.
+def _take(state: State, lane: Lane) -> list[_Piece]:
+    """Claim whole engine batches of rows, as many as a lane composes at the most, oldest frame
+    first; all for the engine of the oldest.
 
     A batch that is not full is worth running only if no frame is about to ask for more: waiting for
     that costs less than an engine batch of padding. Near the end of what can be asked, lanes claim
     less, so that they end together.
     """
-    available = sum(r.untaken for r in state.running)
+    waiting = [(r, batch) for r in state.running for batch in r.batches if batch.untaken]
+    if not waiting:
+        return []
+    engine = waiting[0][1].engine
+    waiting = [(r, batch) for r, batch in waiting if batch.engine is engine]
+    available = sum(batch.untaken for _, batch in waiting)
     soon = any(r.advancing or r.stalled for r in state.running)
-    if not available or (available < engine.batch and soon):
+    if available < engine.batch and soon:
         return []
     pieces: list[_Piece] = []
     fair = available // (engine.lanes * engine.batch) * engine.batch
-    room = min(most, max(engine.batch, fair))
-    for running in state.running:
-        for batch in running.batches:
-            count = min(batch.untaken, room)
-            if count:
-                pieces.append((running, batch, batch.taken, batch.taken + count))
-                batch.taken += count
-                room -= count
+    room = min(lane.most(engine), max(engine.batch, fair))
+    for running, batch in waiting:
+        count = min(batch.untaken, room)
+        pieces.append((running, batch, batch.taken, batch.taken + count))
+        batch.taken += count
+        room -= count
         if not room:
             break
     return pieces
@@ -237,7 +242,7 @@ def _run_pieces(
         answers = [*np.split(scores, ends[:-1])]
     except WhyfakeError as error:
         # whose fault it is shows when each asks alone; what fills up a batch is left from another
-        whole = detector.engine.batch
+        whole = pieces[0][1].engine.batch
         shared = len(pieces) > 1 or asked % whole
         answers = [_alone(lane, piece, whole) if shared else error for piece in pieces]
     ran = time.perf_counter()
@@ -344,7 +349,8 @@ def _advance(state: State, detector: Detector, running: Running) -> None:
 
 def _ask(state: State, detector: Detector, running: Running, batch: PerturbationBatch) -> None:
     """Give a batch to the lanes."""
-    copies, rows = detector.prepare(batch, running.job.frame), len(batch)
+    copies, rows = detector.prepare(batch, running.job.frame, running.memory), len(batch)
+    asked = Asked(copies, detector.engine_of(copies), rows, rows)
     with state.changed:
-        running.batches.append(Asked(copies, rows, rows))
+        running.batches.append(asked)
         state.changed.notify_all()
