@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import helper, numpy_helper
 from toys import make_card, save_model
 
 from whyfake import Detector, load_detector
 from whyfake.errors import EngineError
 from whyfake.onnx_graph import PIXELS
+from whyfake.onnx_stem import cuts, split
 from whyfake.perturbation import RegionMix, Scratch, render
 from whyfake.runtime import Delivered, Failed, Job, run, stem
 
@@ -250,6 +252,52 @@ def test_a_file_that_is_gone_or_another_one(tmp_path: Path) -> None:
 def test_a_model_that_fixes_its_batch_has_no_stem(tmp_path: Path) -> None:
     with load_detector(saved(tmp_path, batch=4), device="cpu") as opened:
         assert opened.stems is None
+
+
+@pytest.mark.parametrize("wrong", ["windows", "stem", "rest"])
+def test_parts_that_do_not_make_the_detector_are_not_used(
+    detector: Detector, whole: Detector, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if wrong == "windows":  # a pixel less than values see
+
+        def small(model: Any) -> list[Any]:
+            side = [replace(w, length=w.length - 1) for cut in cuts(model) for w in cut.windows[:1]]
+            found = zip(cuts(model), side, strict=True)
+            return [replace(cut, windows=(one, one)) for cut, one in found]
+
+        monkeypatch.setattr(stem, "cuts", small)
+    else:
+
+        def other(model: Any, cut: Any) -> tuple[bytes, bytes]:
+            for tensor in model.graph.initializer:
+                if tensor.name == ("w0" if wrong == "stem" else "head"):
+                    values = numpy_helper.to_array(tensor) * np.float32(1.01)
+                    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+            return split(model, cut)
+
+        monkeypatch.setattr(stem, "split", other)
+    frame, baseline = pictures()
+    batch = RegionMix(random_codes(200, 30), CELLS, baseline)
+    assert behind(detector, batch, frame) is None
+    assert np.array_equal(detector.raw(batch, frame), whole.raw(batch, frame))
+
+
+def test_a_graph_that_cannot_be_followed(
+    detector: Detector, whole: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stem, "cuts", lambda model: 1 // 0)
+    frame, baseline = pictures()
+    batch = RegionMix(random_codes(200, 30), CELLS, baseline)
+    assert behind(detector, batch, frame) is None
+    assert np.array_equal(detector.raw(batch, frame), whole.raw(batch, frame))
+
+
+def test_many_regions_and_windows_that_see_many(detector: Detector) -> None:
+    frame, baseline = pictures()
+    noise = np.random.default_rng(0).integers(0, 200, SIZE)
+    for labels in (np.arange(SIZE[0] * SIZE[1]).reshape(SIZE), noise):
+        batch = RegionMix(random_codes(300, int(labels.max()) + 1), labels, baseline)
+        assert behind(detector, batch, frame) is None
 
 
 def test_what_is_kept_is_bounded(

@@ -33,20 +33,22 @@ def infer(model: onnx.ModelProto) -> Shapes:
 
 
 def flops(node: onnx.NodeProto, shapes: Shapes) -> float | None:
-    """Operations of a Conv, Gemm or MatMul, two a multiply-add, as is usual; 0 of other nodes.
+    """Operations of a Conv, its transpose, a Gemm or MatMul, two a multiply-add; 0 of other nodes.
 
     What is left out (activations, pooling, norms) is a few per cent in the usual networks. None
     where a shape cannot be inferred, or where there are graphs inside.
     """
     if node.op_type in LOOPS:
         return None
-    if node.op_type not in ("Conv", "Gemm", "MatMul"):
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return 0.0
     made, taken, weight = (
         shapes.get(name, []) for name in (node.output[0], node.input[0], node.input[1])
     )
     if not all(made) or not all(taken) or not all(weight) or not (made and taken and weight):
         return None
+    if node.op_type == "ConvTranspose":  # weight (in, out / groups, …): what each input goes to
+        return 2.0 * math.prod(taken) * math.prod(weight[1:])
     if node.op_type == "Conv":  # weight (out, in / groups, …)
         depth = math.prod(weight[1:])
     elif node.op_type == "Gemm":

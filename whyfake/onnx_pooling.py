@@ -1,4 +1,4 @@
-"""Normalise after max pooling, not before it: the same values, of a quarter of the values or fewer.
+"""Normalise after max pooling, not before it: as good, and of a quarter of the values or fewer.
 
 Keras-style networks, MesoNet among them, go Conv, ReLU, BatchNormalization, MaxPool. A ReLU in
 between keeps a runtime from folding the normalisation into the convolution, so it passes over every

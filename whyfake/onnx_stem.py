@@ -56,13 +56,15 @@ Windows = tuple[Window, Window]
 class Cut:
     """A tensor (n, *shape) that all the scores hang on, and nothing else of the picture does.
 
-    `share`: of the whole graph's operations, those before it.
+    `share`: of the whole graph's operations, those before it. `widest`: bytes of the largest value
+    from here on, of one picture.
     """
 
     name: str
     shape: tuple[int, int, int]
     windows: Windows
     share: float
+    widest: int
 
     @property
     def nbytes(self) -> int:
@@ -90,8 +92,12 @@ def cuts(model: onnx.ModelProto) -> list[Cut]:
         if not _reaches(model.graph, name):
             before = _before(model.graph, name)
             spent = sum(cost or 0.0 for cost, used in zip(costs, before, strict=True) if used)
+            behind = [n for n, used in zip(model.graph.node, before, strict=True) if not used]
+            made = [name, *(output for node in behind for output in node.output)]
+            widest = 4 * max(math.prod(shapes.get(one, [])) for one in made)
             if spent:
-                found[spent] = Cut(name, (shape[1], shape[2], shape[3]), windows, spent / total)
+                sides = shape[1], shape[2], shape[3]
+                found[spent] = Cut(name, sides, windows, spent / total, widest)
     return [found[spent] for spent in sorted(found)]
 
 

@@ -79,6 +79,7 @@ class Opening:
     card: Path | None = None
     device: str = "auto"
     threads: int | None = None
+    compose: str = "auto"
 
     def open(self, layout: Layout | None = None, card: DetectorCard | None = None) -> Detector:
         """The detector at a layout, or at the rule's; an engine file at its own."""
@@ -87,6 +88,7 @@ class Opening:
             card=card or self.card,
             device=self.device,
             threads=self.threads,
+            compose=self.compose,
             layout=None if is_engine(self.model) else layout,
             tune=False,
         )
@@ -111,6 +113,7 @@ def bench(
             "engine": engine.name,
             "device": engine.device,
             "precision": engine.precision,
+            "compose": opening.compose,
         }
         rule = layout_of(engine)
         tried = _tried(first)

@@ -35,6 +35,9 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="--images 256, --one-frame, short raw measurements.")
     ] = False,
+    compose: Annotated[
+        str, typer.Option(help="Copies on the host, as whole pictures; on the device; or auto.")
+    ] = "auto",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write everything there, as JSON.")
     ] = None,
@@ -58,4 +61,5 @@ def bench(
         repeats=repeats,
         many=not (quick or one_frame),
     )
-    bench_aloud(Opening(detector, card, device, threads), wanted, out, as_json=json)
+    opening = Opening(detector, card, device, threads, compose)
+    bench_aloud(opening, wanted, out, as_json=json)

@@ -48,7 +48,8 @@ def load_detector(
     demonstration detector that comes with whyfake. `card` overrides the card in the file or beside
     it. `device` is auto, cpu, cuda, ort-tensorrt or tensorrt, the last three with `:N` for one of
     several GPUs; `threads` the CPU cores to use (all); `batch` the engine's batch size; `compose`
-    where perturbed copies are composed: `host`, `device`, or `auto`, what is faster (see Detector).
+    where perturbed copies are composed: `host`, `device`, or `auto`, what is faster, on a CPU the
+    host with first layers looked up where that saves work (see Detector).
 
     How an ONNX file is fed (batch, lanes, threads in each) follows a rule, unless `whyfake bench`
     or a long run measured it on this machine: `tune=False` keeps to the rule, which gives the same
@@ -120,7 +121,7 @@ def _stems(detector: Detector, model: str | Path, card: DetectorCard, sha256: st
         layout = replace(layout, batch=batch or layout.batch)
         return OnnxRuntimeEngine(content, device="cpu", name=str(model), layout=layout)
 
-    return Stems(read, open_part)
+    return Stems(read, open_part, lambda: detector.engine, detector.size)
 
 
 @dataclass(frozen=True)

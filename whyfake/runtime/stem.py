@@ -12,6 +12,7 @@ what a moving patch changes; here nothing is computed that was computed before.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,9 @@ from ..onnx_graph import PIXELS
 from ..onnx_stem import Cut, cuts, split
 from ..perturbation import FloatArray, RegionMix, Scratch
 from .engine import Engine
-from .views import CROWD, Codes, View
+from .views import Codes, View
 
-WORTH = 0.05
+WORTH = 0.1
 """Of a batch's operations, what must be saved."""
 _OPENING = 32
 """What it costs to open the parts at a cut, in pictures, roughly: it must have been better by that
@@ -36,8 +37,13 @@ _BYTES = 32 << 20
 """Of values that a Memory keeps because more copies may want them, at most."""
 _PICTURES = 1024
 """That these may be of, at most."""
+_REGIONS = 256
+"""In a map, at most."""
+_TRIALS = 4
+"""Pictures that parts are held to the whole detector on."""
 _BATCH, _BATCH_BYTES = 8, 1 << 20
-"""How many copies the rest runs at a time at most, and their bytes: what the caches hold."""
+"""How many copies the rest runs at a time at most, and how large a value of all of them may be:
+what the caches hold."""
 
 Read = Callable[[], bytes | None]
 Open = Callable[[bytes, int | None], Engine]
@@ -51,26 +57,37 @@ class Parts:
     stem: Engine
     rest: Engine
 
+    def close(self) -> None:
+        """Free both."""
+        self.stem.close()
+        self.rest.close()
+
 
 class Stems:
     """What a detector can be cut into, opened when it is first worth it; for all lanes.
 
     `read()` gives the serialised graph from PIXELS to SCORES, None where it cannot be had any more;
-    `open_engine(model, batch)` opens a part as the detector is, at a batch of its own where given.
+    `open_engine(model, batch)` opens a part as the detector is, at a batch of its own where given;
+    `whole()` is what runs the detector on pictures of that `size` (h, w).
     """
 
-    def __init__(self, read: Read, open_engine: Open) -> None:
+    def __init__(
+        self, read: Read, open_engine: Open, whole: Callable[[], Engine], size: tuple[int, int]
+    ) -> None:
         self._read = read
         self._open = open_engine
+        self._whole = whole
+        self._size = size
         self._cuts: list[Cut] | None = None
-        self._parts: dict[Cut, Parts] = {}
+        self._parts: dict[Cut, Parts | None] = {}
         self._lock = threading.Lock()
 
     @property
     def bytes_up(self) -> int:
         """Bytes handed over to the engines of parts so far."""
         with self._lock:
-            return sum(p.stem.bytes_up + p.rest.bytes_up for p in self._parts.values())
+            parts = [parts for parts in self._parts.values() if parts is not None]
+        return sum(each.stem.bytes_up + each.rest.bytes_up for each in parts)
 
     def copies(self, batch: RegionMix, frame: FloatArray, memory: Memory) -> StemCopies | None:
         """A batch as values behind a stem; None where whole pictures are no more work.
@@ -79,7 +96,9 @@ class Stems:
         DetectorError where a part cannot be opened.
         """
         codes = batch.codes.astype(np.uint8)
-        if not np.array_equal(codes, batch.codes) or codes.max(initial=0) > 1:
+        if codes.shape[1] > _REGIONS or codes.max(initial=0) > 1:
+            return None
+        if not np.array_equal(codes, batch.codes):
             return None
         found = self._all_cuts()
         if not found:
@@ -92,35 +111,85 @@ class Stems:
         return StemCopies(parts, plan, table.shelve(plan), codes)
 
     def _all_cuts(self) -> list[Cut]:
+        """Where it can be cut; nowhere, where its graph cannot be read or followed."""
         with self._lock:
             if self._cuts is None:
-                import onnx
-
-                content = self._read()
-                found = [] if content is None else cuts(onnx.load_model_from_string(content))
-                self._cuts = [cut for cut in found if cut.share > WORTH]
+                self._cuts = []
+                with contextlib.suppress(Exception):  # whole pictures do without
+                    content = self._read()
+                    found = [] if content is None else cuts(_model(content))
+                    self._cuts = [cut for cut in found if cut.share > WORTH]
             return self._cuts
 
     def _opened(self, cut: Cut) -> Parts | None:
+        """The parts at a cut, held to the whole detector once; None where that fails."""
         with self._lock:
             if cut not in self._parts:
-                import onnx
-
-                content = self._read()
-                if content is None:
-                    return None
-                stem, rest = split(onnx.load_model_from_string(content), cut)
-                batch = max(1, min(_BATCH, _BATCH_BYTES // cut.nbytes))
-                self._parts[cut] = Parts(cut, self._open(stem, None), self._open(rest, batch))
+                self._parts[cut] = None
+                with contextlib.suppress(Exception):  # as above
+                    content = self._read()
+                    if content is not None:
+                        self._parts[cut] = self._checked(cut, content)
             return self._parts[cut]
+
+    def _checked(self, cut: Cut, content: bytes) -> Parts | None:
+        stem, rest = split(_model(content), cut)
+        batch = max(1, min(_BATCH, _BATCH_BYTES // cut.widest))
+        parts = Parts(cut, self._open(stem, None), self._open(rest, batch))
+        if agree(parts, self._whole(), self._size):
+            return parts
+        parts.close()
+        return None
 
     def close(self) -> None:
         """Free all engines; they are opened again when they are wanted."""
         with self._lock:
             for parts in self._parts.values():
-                parts.stem.close()
-                parts.rest.close()
+                if parts is not None:
+                    parts.close()
             self._parts.clear()
+
+
+def _model(content: bytes) -> Any:
+    import onnx
+
+    return onnx.load_model_from_string(content)
+
+
+def agree(parts: Parts, whole: Engine, size: tuple[int, int]) -> bool:
+    """Whether values at a cut are as local as they should be, and both parts make the detector.
+
+    Where single pixels of a noise are changed, windows without one of them must keep their values;
+    and what comes out behind both parts must be the scores of `whole`.
+    """
+    cut, rng = parts.cut, np.random.default_rng(0)
+    noise, other = rng.random((2, 3, *size), np.float32)
+    plain = _run(parts.stem, PIXELS, noise).reshape(cut.shape)
+    rare = 0.5 / (cut.windows[0].length * cut.windows[1].length)
+    for _ in range(_TRIALS):
+        changed = rng.random(size) < rare
+        changed.flat[rng.integers(changed.size)] = True
+        picture = np.where(changed, other, noise)
+        values = _run(parts.stem, PIXELS, picture).reshape(cut.shape)
+        view = View(changed.astype(np.intp), cut.windows, cut.shape[1:])
+        same = view.members[view.of, 1].reshape(cut.shape[1:]) == 0
+        if not _close(values[:, same], plain[:, same]):
+            return False
+        if not _close(_run(parts.rest, cut.name, values), _run(whole, PIXELS, picture)):
+            return False
+    return True
+
+
+def _run(engine: Engine, name: str, row: FloatArray) -> FloatArray:
+    """What an engine gives for one row, flat."""
+    [made] = engine.run({name: np.repeat(row[np.newaxis], engine.batch, axis=0)}).values()
+    first: FloatArray = made.reshape(engine.batch, -1)[0]
+    return first
+
+
+def _close(one: FloatArray, other: FloatArray) -> bool:
+    """Whether they are the same but for rounding."""
+    return np.allclose(one, other, rtol=1e-3, atol=1e-4 * float(np.abs(other).max(initial=0)))
 
 
 class Memory:
@@ -218,8 +287,8 @@ class Table:
             if cut in self._crowded or cut.share * len(codes) <= most:
                 continue
             view = self._view(cut)
-            if view.crowd > CROWD:
-                self._crowded.add(cut)  # with parts of these regions, too
+            if not view.simple:
+                self._crowded.add(cut)
                 continue
             shelf = self._shelf
             if shelf is None or shelf.cut is not cut:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from ..onnx_stem import Window, Windows
 from ..perturbation import FloatArray
 
-CROWD = 8
+_CROWD = 8
 """Regions that a window may see at most: what it is shown of them is a byte."""
+_CLASSES = 4096
+"""So many at most: each is held against each."""
 _WORD = 64
 Bits = NDArray[np.uint64]
 Codes = NDArray[np.uint8]
@@ -23,7 +25,6 @@ class View:
     see the same regions.
 
     `of` (H·W) int32: each window's class. `members` (K, R) float32: 1 where a class sees a region.
-    `crowd`: the most regions that one sees.
     """
 
     def __init__(
@@ -38,6 +39,12 @@ class View:
         bits = np.unpackbits(little, axis=1, count=regions, bitorder="little")
         self.members: FloatArray = bits.astype(np.float32)
         self.crowd = int(bits.sum(axis=1, dtype=np.intp).max())
+        """The most regions that one sees."""
+
+    @property
+    def simple(self) -> bool:
+        """Whether the methods below serve. If not, nor do they where regions are cut in parts."""
+        return self.crowd <= _CROWD and len(self.members) <= _CLASSES
 
     @functools.cached_property
     def _powers(self) -> FloatArray:
@@ -55,7 +62,7 @@ class View:
         return np.flatnonzero(~within.any(axis=1))
 
     def shown(self, codes: Codes) -> Codes:
-        """For codes (N, R or more), 0 or 1, what each class is shown (N, K); CROWD is the most."""
+        """For codes (N, R or more), 0 or 1, what each class is shown (N, K)."""
         own = codes[:, : self.members.shape[1]].astype(np.float32)
         numbers: FloatArray = own @ self._powers  # below 256: exact
         return numbers.astype(np.uint8)
