@@ -15,29 +15,29 @@ int64_t whyfake_abi(void) { return ABI; }
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-#define MIXED(frame, baseline, hidden) ((frame) + ((baseline) - (frame)) * (hidden))
+/* Of pixel j, or of four from it on. */
+#define ONE(array) array[j]
+#define MIXED(AT) (AT(frame) + (AT(baseline) - AT(frame)) * AT(hidden))
+#define NOISY(AT) (AT(middle) + AT(own) * step)
 
 #if defined(__SSE2__) && !defined(WHYFAKE_PLAIN)
 #include <emmintrin.h>
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+#define FOUR(array) (*(const Four *)(array + j))
 
-/* As many pixels as fill whole places of 16 bytes, past the caches: what a lane composes before it
- * runs is more than they hold, and a usual store reads first what it writes over. Returns how many
- * pixels are done. */
-INLINE int64_t stream(float *restrict out, const float *restrict frame,
-                      const float *restrict baseline, const float *restrict hidden, int64_t count) {
-    int64_t j = 0;
-    for (; j < count && (uintptr_t)(out + j) % 16; j++)
-        out[j] = MIXED(frame[j], baseline[j], hidden[j]);
-    for (; j + 4 <= count; j += 4) {
-        Four shown = MIXED(*(const Four *)(frame + j), *(const Four *)(baseline + j),
-                           *(const Four *)(hidden + j));
-        _mm_stream_ps(out + j, (__m128)shown);
-    }
-    return j;
-}
+/* out[j] = SHOWN(ONE) for `count` pixels, past the caches where they fill whole places of 16 bytes:
+ * what a lane composes before it runs is more than they hold, and a usual store reads first what it
+ * writes over. */
+#define WRITE(out, count, SHOWN)                                                    \
+    do {                                                                            \
+        int64_t j = 0;                                                              \
+        for (; j < count && (uintptr_t)(out + j) % 16; j++) out[j] = SHOWN(ONE);    \
+        for (; j + 4 <= count; j += 4) _mm_stream_ps(out + j, (__m128)SHOWN(FOUR)); \
+        for (; j < count; j++) out[j] = SHOWN(ONE);                                 \
+    } while (0)
 #else
-#define stream(out, frame, baseline, hidden, count) 0
+#define WRITE(out, count, SHOWN) \
+    for (int64_t j = 0; j < count; j++) out[j] = SHOWN(ONE)
 #define _mm_sfence() ((void)0)
 #endif
 
@@ -45,8 +45,7 @@ INLINE int64_t stream(float *restrict out, const float *restrict frame,
 INLINE void show(float *restrict out, const float *restrict frame, const float *restrict baseline,
                  const float *restrict hidden, int64_t pixels, int64_t count) {
     for (int channel = 0; channel < 3; channel++) {
-        int64_t j = stream(out, frame, baseline, hidden, count);
-        for (; j < count; j++) out[j] = MIXED(frame[j], baseline[j], hidden[j]);
+        WRITE(out, count, MIXED);
         out += pixels, frame += pixels, baseline += pixels;
     }
     _mm_sfence(); /* whoever runs the copies in another thread sees them */
@@ -107,9 +106,10 @@ BOTH void whyfake_noise(float *restrict out, const float *restrict center,
         for (int64_t channel = 0; channel < 3; channel++, out += pixels) {
             const float *middle = center + channel * pixels;
             const float *own = noise + (channels == 3 ? channel * pixels : 0);
-            for (int64_t j = 0; j < pixels; j++) out[j] = middle[j] + own[j] * step;
+            WRITE(out, pixels, NOISY);
         }
     }
+    _mm_sfence();
 }
 
 /* pictures: where values (channels, cells) lie; of each place of a copy, those of the picture that
