@@ -5,7 +5,8 @@
 Whole explanations of one frame, by turns in one process: as whyfake is, with NumPy and scikit-image
 in place of the compiled library, with pooled windows not computed as channels, and with
 normalisations left before poolings too. Ratios are of the medians to those of the first, changes
-the largest of the heat map; the machine should have nothing else to do. Then superpixels alone, by
+the largest of the heat map; the machine should have nothing else to do. All are asked whole
+pictures: first_layers.py measures what comes of looking first layers up. Then superpixels alone, by
 the compiled library and by scikit-image.
 """
 
@@ -47,6 +48,11 @@ def without(variant: str) -> Iterator[None]:
         if variant == UNPOOLED:
             stack.enter_context(patch.object(load, "pool_first", lambda model: 0))
         yield
+
+
+def whole_pictures(model: Path) -> whyfake.Detector:
+    """A detector on the CPU that is asked whole pictures."""
+    return load_detector(model, device="cpu", tune=False, compose="host")
 
 
 def explain(detector: Any, frame: Path, method: str, images: int) -> tuple[float, int, Any]:
@@ -107,7 +113,7 @@ def main() -> None:
     detectors = {}
     for variant in (SHIPPED, UNCOMPILED, NARROW, UNPOOLED):
         with without(variant):
-            detectors[variant] = load_detector(options.detector, device="cpu", tune=False)
+            detectors[variant] = whole_pictures(options.detector)
             explain(detectors[variant], options.frame, "lime", 64)
     rows = []
     for method in options.methods.split(","):

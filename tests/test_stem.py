@@ -123,6 +123,7 @@ def test_it_is_done_for_many_copies(
     assert copies is not None
     assert detector.raw(batch, frame) == pytest.approx(whole.raw(batch, frame), abs=1e-5)
     values = np.empty((7, *copies.shape), np.float32)
+    copies.fill()
     copies(values, 3, Scratch())
     [parts] = detector.stems._parts.values()
     for value, image in zip(values, render(batch, frame, 3, 10), strict=True):
@@ -208,6 +209,8 @@ def test_many_frames_in_lanes(detector: Detector, whole: Detector) -> None:
         for one in (detector, whole)
     ]
     assert len(found[0]) == 7
+    stages = detector.stages  # running the stem is the engine's work
+    assert 0 < stages.composing < stages.running
     for key, scores in found[0].items():
         assert scores == pytest.approx(found[1][key], abs=1e-5)
 

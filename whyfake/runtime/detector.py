@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from types import TracebackType
@@ -304,6 +305,12 @@ class Lane:
         place = self._places.get(engine)
         if place is None:
             place = self._places[engine] = _Place(engine, copies.name, copies.shape)
+        if isinstance(copies, StemCopies):
+            began = time.perf_counter()
+            copies.fill()
+            spent = time.perf_counter() - began
+            self.stages.running += spent  # it is the engine that runs; whoever times composing
+            self.stages.composing -= spent  # counts it as that
         copies(place.buffer[row : row + stop - start], start, self.scratch)
 
     def run(self, count: int) -> NDArray[np.float32]:

@@ -419,10 +419,13 @@ class StemCopies:
         self._put = compiled.cells(arrays, self._pictures, self._of, self.shape)
         self._whole: FloatArray | None = None
 
-    def __call__(self, out: FloatArray, start: int, scratch: Scratch) -> None:
-        """Write copies start … start + len(out), once the values that they want are made."""
+    def fill(self) -> None:
+        """Have the values made that they want. Raises EngineError."""
         for values in self._values:
             values.fill(self._stem)
+
+    def __call__(self, out: FloatArray, start: int, scratch: Scratch) -> None:
+        """Write copies start … start + len(out), of values that `fill` has made."""
         if self._put is not None:
             self._put(out, start, scratch)
             return
