@@ -329,6 +329,29 @@ def test_a_cut_is_opened_when_it_would_have_paid(detector: Detector) -> None:
     assert found == [False, False, True, True]
 
 
+def test_after_plans_in_vain_not_every_batch_gets_one(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, turn = [], [0]
+    plain = stem.Table.plan
+
+    def noted(self: stem.Table, codes: Any, found: Any) -> Any:
+        planned.append(turn[0])
+        return plain(self, codes, found)
+
+    monkeypatch.setattr(stem.Table, "plan", noted)
+    frame, baseline = pictures()
+    noise = np.random.default_rng(0).integers(0, 200, SIZE)
+    memory = stem.Memory()
+    for turn[0] in range(40):
+        behind(detector, RegionMix(random_codes(16, 200), noise, baseline), frame, memory)
+    assert planned == [0, 2, 6, 14, 30]
+    for number in range(40, 50):  # what serves is found again, and used then
+        batch = RegionMix(random_codes(200, 30), CELLS, baseline)
+        served = behind(detector, batch, frame, memory) is not None
+        assert served == (number >= 46)
+
+
 def test_what_others_asked_changes_no_bit(detector: Detector) -> None:
     frame, baseline = pictures()
     batches = [

@@ -33,6 +33,8 @@ WORTH = 0.1
 _OPENING = 32
 """What it costs to open the parts at a cut, in pictures, roughly: it must have been better by that
 many first. Counted for every Memory anew, so that what was opened for others changes no score."""
+_FEWEST, _PATIENCE = 16, 16
+"""Copies that are worth a plan, and the most batches in a row of which one gets one."""
 _BYTES = 32 << 20
 """Of values that a Memory keeps because more copies may want them, at most."""
 _PICTURES = 1024
@@ -101,7 +103,7 @@ class Stems:
         if not np.array_equal(codes, batch.codes):
             return None
         found = self._all_cuts()
-        if not found:
+        if not found or not memory.patient(len(codes)):
             return None
         table = memory.table(batch, frame)
         plan = memory.plan(table, codes, found)
@@ -199,6 +201,7 @@ class Memory:
         self._tables: list[Table] = []
         self._used: list[Cut] = []
         self._missed: dict[Cut, float] = {}
+        self._vain = self._skip = 0
 
     def table(self, batch: RegionMix, frame: FloatArray) -> Table:
         """What is known of such copies; the last ones used are kept."""
@@ -210,10 +213,22 @@ class Memory:
             del self._tables[0]
         return found
 
+    def patient(self, rows: int) -> bool:
+        """Whether so many rows are worth a plan: after plans in vain, not every batch is."""
+        if self._skip:
+            self._skip -= 1
+            return False
+        return rows >= _FEWEST
+
     def plan(self, table: Table, codes: Codes, found: Sequence[Cut]) -> Plan | None:
         """The best plan for codes (N, R) at cuts that were used before, or that have earned it."""
         best = table.plan(codes, found)
-        if best is None or best.cut in self._used:
+        if best is None:
+            self._vain += 1
+            self._skip = min(1 << self._vain, _PATIENCE) - 1
+            return None
+        self._vain = 0
+        if best.cut in self._used:
             return best
         usual = table.plan(codes, self._used)
         better = best.saved - (usual.saved if usual is not None else 0.0)
