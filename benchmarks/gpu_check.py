@@ -83,8 +83,9 @@ def composition(detector: Any) -> dict[str, Any]:
             lane, up = detector.lane_on(way), detector.engine.bytes_up
             copies = detector.prepared(batch, frame, way)
             parts = []
-            for start in range(0, len(batch), lane.rows):
-                stop = min(start + lane.rows, len(batch))
+            most = lane.most(detector.engine)
+            for start in range(0, len(batch), most):
+                stop = min(start + most, len(batch))
                 lane.compose(copies, start, stop, 0)
                 parts.append(lane.run(stop - start))
             scores[way] = detector.decode(np.concatenate(parts))

@@ -22,7 +22,7 @@ from whyfake.errors import DetectorError
 from whyfake.explainers import Nes, Sobol
 from whyfake.models import BUNDLED, model_file
 from whyfake.request import Request, make_request
-from whyfake.runtime.detector import Lane
+from whyfake.runtime.lane import Lane
 from whyfake.settings import Settings
 
 LIME = ("-m", "lime", "--samples", "64", "--threads", "1")

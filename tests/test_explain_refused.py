@@ -15,7 +15,7 @@ from commands import LIME, explain, folders, load_all, one_error, whyfake
 from onnx import helper
 from toys import SIZE, make_card, save_model
 
-from whyfake.runtime.detector import Lane
+from whyfake.runtime.lane import Lane
 
 
 @pytest.mark.parametrize(

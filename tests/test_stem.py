@@ -18,7 +18,7 @@ from whyfake.errors import EngineError
 from whyfake.onnx_graph import PIXELS
 from whyfake.onnx_stem import cuts, split
 from whyfake.perturbation import RegionMix, Scratch, render
-from whyfake.runtime import Delivered, Failed, Job, run, stem
+from whyfake.runtime import Delivered, Failed, Job, run, shelves, stem
 
 SIZE = (40, 48)
 CELLS = np.kron(np.arange(30).reshape(5, 6), np.ones((8, 8), int))
@@ -74,7 +74,7 @@ def random_codes(rows: int, regions: int, seed: int = 0) -> Any:
 
 
 def behind(
-    detector: Detector, batch: RegionMix, frame: Any, memory: stem.Memory | None = None
+    detector: Detector, batch: RegionMix, frame: Any, memory: shelves.Memory | None = None
 ) -> Any:
     """How it is put together; None as whole pictures."""
     found = detector.prepare(batch, frame, memory)
@@ -143,7 +143,7 @@ def test_few_copies_and_mixed_ones_are_whole_pictures(detector: Detector, whole:
 
 def test_regions_cut_in_parts_take_few_pictures_more(detector: Detector, whole: Detector) -> None:
     frame, baseline = pictures()
-    labels, made, memory = CELLS.copy(), [], stem.Memory()
+    labels, made, memory = CELLS.copy(), [], shelves.Memory()
     for step in range(4):
         regions = int(labels.max()) + 1
         codes = random_codes(200, regions, step)
@@ -161,7 +161,7 @@ def test_regions_cut_in_parts_take_few_pictures_more(detector: Detector, whole: 
 
 def test_other_regions_are_not_taken_for_parts(detector: Detector, whole: Detector) -> None:
     frame, baseline = pictures()
-    memory = stem.Memory()
+    memory = shelves.Memory()
     for shift in (0, 3):
         labels = np.roll(CELLS, shift, axis=1)
         batch = RegionMix(random_codes(100, 30), labels, baseline)
@@ -175,7 +175,7 @@ def test_arrays_may_be_written_to(detector: Detector, whole: Detector, changed: 
     frame, baseline = pictures()
     arrays = {"frame": frame, "baseline": baseline, "labels": CELLS.copy()}
     batch = RegionMix(random_codes(100, 30), arrays["labels"], baseline)
-    memory = stem.Memory()
+    memory = shelves.Memory()
     before = detector.raw(batch, frame, memory)
     arrays[changed][...] = np.flip(arrays[changed], axis=-1).copy()
     after = detector.raw(batch, frame, memory)
@@ -306,8 +306,8 @@ def test_many_regions_and_windows_that_see_many(detector: Detector) -> None:
 def test_what_is_kept_is_bounded(
     detector: Detector, whole: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stem, "_BYTES", 150_000)
-    memory = stem.Memory()
+    monkeypatch.setattr(shelves, "_BYTES", 150_000)
+    memory = shelves.Memory()
     for number in range(5):
         frame, baseline = pictures(number % 2)
         for seed in range(3):
@@ -323,7 +323,7 @@ def test_what_is_kept_is_bounded(
 def test_a_cut_is_opened_when_it_would_have_paid(detector: Detector) -> None:
     frame, baseline = pictures()
     batch = RegionMix(random_codes(20, 2), CELLS // 15, baseline)
-    memory = stem.Memory()
+    memory = shelves.Memory()
     found = [behind(detector, batch, frame, memory) is not None for _ in range(4)]
     # nothing is kept before: 16 of 20 pictures are saved each time, less what is behind the cut
     assert found == [False, False, True, True]
@@ -333,16 +333,16 @@ def test_after_plans_in_vain_not_every_batch_gets_one(
     detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned, turn = [], [0]
-    plain = stem.Table.plan
+    plain = shelves.Table.plan
 
-    def noted(self: stem.Table, codes: Any, found: Any) -> Any:
+    def noted(self: shelves.Table, codes: Any, found: Any) -> Any:
         planned.append(turn[0])
         return plain(self, codes, found)
 
-    monkeypatch.setattr(stem.Table, "plan", noted)
+    monkeypatch.setattr(shelves.Table, "plan", noted)
     frame, baseline = pictures()
     noise = np.random.default_rng(0).integers(0, 200, SIZE)
-    memory = stem.Memory()
+    memory = shelves.Memory()
     for turn[0] in range(40):
         behind(detector, RegionMix(random_codes(16, 200), noise, baseline), frame, memory)
     assert planned == [0, 2, 6, 14, 30]
@@ -359,7 +359,7 @@ def test_what_others_asked_changes_no_bit(detector: Detector) -> None:
     ]
     found = []
     for _ in range(3):
-        memory = stem.Memory()
+        memory = shelves.Memory()
         found.append([detector.raw(batch, frame, memory) for batch in batches])
     for again in found[1:]:
         assert all(map(np.array_equal, again, found[0]))

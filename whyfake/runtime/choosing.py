@@ -10,7 +10,8 @@ from ..errors import EngineError
 from .throughput import typical_copies
 
 if TYPE_CHECKING:
-    from .detector import Detector, Lane
+    from .detector import Detector
+    from .lane import Lane
 
 _SECONDS = 0.1
 """For each way, after two batches that do not count; what is slower by far is seen sooner."""

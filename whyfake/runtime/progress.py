@@ -10,11 +10,11 @@ from typing import Any
 from ..errors import WhyfakeError
 from ..later import Later
 from ..perturbation import FloatArray
-from .detector import Copies
 from .engine import Engine
 from .gate import Gate
 from .jobs import Delivered, Failed, Job, Promise
-from .stem import Memory
+from .lane import Copies
+from .shelves import Memory
 
 
 @dataclass(eq=False)

@@ -29,11 +29,12 @@ from ..ahead import DUE, Ahead, check_order, in_turn
 from ..errors import WhyfakeError
 from ..later import Later
 from ..perturbation import FloatArray, PerturbationBatch
-from .detector import Detector, Lane
+from .detector import Detector
 from .gate import Gate
 from .jobs import Asking, Delivered, Failed, Job, Promise
+from .lane import Lane
 from .progress import Asked, Running, State
-from .stem import Memory
+from .shelves import Memory
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -198,24 +199,26 @@ def _do(
 
 def _take(state: State, lane: Lane) -> list[_Piece]:
     """Claim whole engine batches of rows, as many as a lane composes at the most, oldest frame
-    first; all for the engine of the oldest.
+    first; all for one engine.
 
     A batch that is not full is worth running only if no frame is about to ask for more: waiting for
     that costs less than an engine batch of padding. Near the end of what can be asked, lanes claim
     less, so that they end together.
     """
     waiting = [(r, batch) for r in state.running for batch in r.batches if batch.untaken]
-    if not waiting:
-        return []
-    engine = waiting[0][1].engine
-    waiting = [(r, batch) for r, batch in waiting if batch.engine is engine]
-    available = sum(batch.untaken for _, batch in waiting)
     soon = any(r.advancing or r.stalled for r in state.running)
-    if available < engine.batch and soon:
-        return []
+    for engine in dict.fromkeys(batch.engine for _, batch in waiting):
+        mine = [(r, batch) for r, batch in waiting if batch.engine is engine]
+        available = sum(batch.untaken for _, batch in mine)
+        if available >= engine.batch or not soon:
+            fair = available // (engine.lanes * engine.batch) * engine.batch
+            return _claim(mine, min(lane.most(engine), max(engine.batch, fair)))
+    return []
+
+
+def _claim(waiting: list[tuple[Running, Asked]], room: int) -> list[_Piece]:
+    """The first `room` rows that no lane has taken."""
     pieces: list[_Piece] = []
-    fair = available // (engine.lanes * engine.batch) * engine.batch
-    room = min(lane.most(engine), max(engine.batch, fair))
     for running, batch in waiting:
         count = min(batch.untaken, room)
         pieces.append((running, batch, batch.taken, batch.taken + count))
