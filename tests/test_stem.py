@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -209,10 +211,26 @@ def test_many_frames_in_lanes(detector: Detector, whole: Detector) -> None:
         for one in (detector, whole)
     ]
     assert len(found[0]) == 7
-    stages = detector.stages  # running the stem is the engine's work
-    assert 0 < stages.composing < stages.running
     for key, scores in found[0].items():
         assert scores == pytest.approx(found[1][key], abs=1e-5)
+
+
+def test_running_the_stem_is_the_engine_s_work(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, baseline = pictures()
+    copies = behind(detector, RegionMix(random_codes(99, 30), CELLS, baseline), frame)
+    plain = copies.fill
+
+    def slow() -> None:
+        time.sleep(0.05)
+        plain()
+
+    monkeypatch.setattr(copies, "fill", slow)
+    lane = detector.lane()
+    lane.compose(copies, 0, 2, 0)
+    assert lane.stages.running >= 0.05
+    assert lane.stages.composing == -lane.stages.running  # until all of composing is added
 
 
 def test_a_stem_that_fails_fails_its_frame_alone(
@@ -236,7 +254,12 @@ def test_a_stem_that_fails_fails_its_frame_alone(
     assert [event.key for event in failed] == ["frame 2"]
     assert "no memory" in str(failed[0].error)
     assert sum(isinstance(event, Delivered) for event in events) == 4
+    frame, baseline = pictures(2)
+    batch, memory = RegionMix(random_codes(99, 30), CELLS, baseline), shelves.Memory()
+    with pytest.raises(EngineError):
+        detector.raw(batch, frame, memory)
     monkeypatch.setattr(parts.stem, "_run", plain)
+    assert detector.raw(batch, frame, memory).shape == (99, 2)
     events = list(run(detector, jobs(3)[2:]))
     assert [type(event) for event in events] == [Delivered]
 
@@ -307,7 +330,7 @@ def test_what_is_kept_is_bounded(
     detector: Detector, whole: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shelves, "_BYTES", 150_000)
-    memory = shelves.Memory()
+    memory, largest = shelves.Memory(), 0
     for number in range(5):
         frame, baseline = pictures(number % 2)
         for seed in range(3):
@@ -316,8 +339,28 @@ def test_what_is_kept_is_bounded(
             scores = detector.raw(batch, frame, memory)
             assert scores == pytest.approx(whole.raw(batch, frame), abs=1e-5)
             tables = memory._tables
+            kept = [len(t._shelf.codes) for t in tables if t._shelf is not None]
+            largest = max([largest, *kept])
             assert len(tables) == 1 or sum(table.nbytes for table in tables) <= 150_000
             assert all(t._shelf is None or t._shelf.nbytes <= 150_000 for t in tables)
+    assert largest > 0
+
+
+def test_a_full_shelf_is_begun_again(
+    detector: Detector, whole: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelves, "_PICTURES", 50)
+    frame, baseline = pictures()
+    labels, memory, kept = CELLS.copy(), shelves.Memory(), []
+    for step in range(5):
+        regions = int(labels.max()) + 1
+        batch = RegionMix(random_codes(200, regions, step), labels.copy(), baseline)
+        scores = detector.raw(batch, frame, memory)
+        assert scores == pytest.approx(whole.raw(batch, frame), abs=1e-5)
+        kept.append(len(memory._tables[-1]._shelf.codes))
+        labels[step * 8 : step * 8 + 8, 4:8] = regions  # half of a cell
+    assert max(kept) <= 50
+    assert any(later < sooner for sooner, later in pairwise(kept))
 
 
 def test_a_cut_is_opened_when_it_would_have_paid(detector: Detector) -> None:
