@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -222,9 +223,9 @@ def test_running_the_stem_is_the_engine_s_work(
     copies = behind(detector, RegionMix(random_codes(99, 30), CELLS, baseline), frame)
     plain = copies.fill
 
-    def slow() -> None:
+    def slow(halted: Any) -> None:
         time.sleep(0.05)
-        plain()
+        plain(halted)
 
     monkeypatch.setattr(copies, "fill", slow)
     lane = detector.lane()
@@ -262,6 +263,30 @@ def test_a_stem_that_fails_fails_its_frame_alone(
     assert detector.raw(batch, frame, memory).shape == (99, 2)
     events = list(run(detector, jobs(3)[2:]))
     assert [type(event) for event in events] == [Delivered]
+
+
+def test_whoever_stops_does_not_wait_for_a_stem(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, baseline = pictures()
+    assert behind(detector, RegionMix(random_codes(99, 30), CELLS, baseline), frame) is not None
+    [parts] = detector.stems._parts.values()
+    plain, ran = parts.stem._run, threading.Event()
+    count = []
+
+    def slow(arrays: Any) -> Any:
+        count.append(1)
+        ran.set()
+        time.sleep(0.3)
+        return plain(arrays)
+
+    monkeypatch.setattr(parts.stem, "_run", slow)
+    running = run(detector, jobs(1), tick=lambda: ran.is_set() and 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        list(running)
+    assert len(count) <= 4  # of 16 pictures: what the two lanes had at hand
+    monkeypatch.setattr(parts.stem, "_run", plain)
+    assert [type(event) for event in run(detector, jobs(1))] == [Delivered]
 
 
 def test_a_file_that_is_gone_or_another_one(tmp_path: Path) -> None:

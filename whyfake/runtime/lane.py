@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,8 @@ class Lane:
         if self._canvas is None:
             self._places[engine] = _Place(engine, PIXELS, (3, *detector.size))
         self._composed = engine
+        self.halted: Callable[[], bool] = lambda: False
+        """Whether to stop, by HaltedError, in what may take longer than a batch."""
         self.stages = Stages()
         self.scratch = Scratch()
 
@@ -90,7 +93,7 @@ class Lane:
             place = self._places[engine] = _Place(engine, copies.name, copies.shape)
         if isinstance(copies, StemCopies):
             began = time.perf_counter()
-            copies.fill()
+            copies.fill(self.halted)
             spent = time.perf_counter() - began
             self.stages.running += spent  # it is the engine that runs; whoever times composing
             self.stages.composing -= spent  # counts it as that

@@ -34,7 +34,7 @@ from .gate import Gate
 from .jobs import Asking, Delivered, Failed, Job, Promise
 from .lane import Lane
 from .progress import Asked, Running, State
-from .shelves import Memory
+from .shelves import HaltedError, Memory
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -135,12 +135,15 @@ def _admit(state: State, job: Job) -> None:
 def _work(state: State, detector: Detector) -> None:
     """A lane: take rows, compose, run, hand back; until told to stop."""
     lane = detector.lane()
+    lane.halted = lambda: state.stop
     try:
         while (todo := _next(state, detector, lane)) is not None:
             try:
                 _do(state, detector, lane, *todo)
             finally:
                 state.gate.end()
+    except HaltedError:
+        pass
     except BaseException as error:  # noqa: BLE001 - a lane must never die unheard
         with state.changed:
             state.crash = error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,10 @@ _BYTES = 32 << 20
 """Of values that a Memory keeps because more copies may want them, at most."""
 _PICTURES = 1024
 """That these may be of, at most."""
+
+
+class HaltedError(Exception):
+    """Nobody waits for values any more."""
 
 
 class Memory:
@@ -221,13 +225,17 @@ class Values:
     def _done(self) -> bool:
         return self._made == len(self.array)
 
-    def fill(self, stem: Engine) -> None:
-        """Return when all are there. Raises EngineError, in every lane where it did in one."""
+    def fill(self, stem: Engine, halted: Callable[[], bool]) -> None:
+        """Return when all are there. Raises EngineError, in every lane where it did in one, and
+        HaltedError where they need not be made any more.
+        """
         if self._done:
             return
         scratch = Scratch()
         images = stem.host_array((stem.batch, *self._size))
         while True:
+            if halted():
+                raise HaltedError
             with self._changed:
                 start, stop = self._given, min(self._given + stem.batch, len(self.array))
                 self._given = stop
@@ -246,6 +254,8 @@ class Values:
                 self._made += stop - start
                 self._changed.notify_all()
         with self._changed:
-            self._changed.wait_for(lambda: self.error is not None or self._done)
+            while not self._changed.wait_for(lambda: self.error or self._done, timeout=0.1):
+                if halted():
+                    raise HaltedError
             if self.error is not None:
                 raise self.error

@@ -201,10 +201,10 @@ class StemCopies:
         self._put = compiled.cells(arrays, self._pictures, self._of, self.shape)
         self._whole: FloatArray | None = None
 
-    def fill(self) -> None:
-        """Have the values made that they want. Raises EngineError."""
+    def fill(self, halted: Callable[[], bool] = lambda: False) -> None:
+        """Have the values made that they want. Raises EngineError; HaltedError once `halted()`."""
         for values in self._values:
-            values.fill(self._stem)
+            values.fill(self._stem, halted)
 
     def __call__(self, out: FloatArray, start: int, scratch: Scratch) -> None:
         """Write copies start … start + len(out), of values that `fill` has made."""
