@@ -161,8 +161,11 @@ class Table:
         """The pictures of a plan, kept for later ones: those that are not there are made when they
         are wanted. Those at other cuts are kept no longer.
         """
-        pictures = RegionMix(plan.more, self._labels, self._baseline)
-        self._shelf = plan.shelf.with_more(plan.more, Values(plan.cut, pictures, self._frame))
+        self._shelf = plan.shelf
+        if len(plan.more):
+            pictures = RegionMix(plan.more, self._labels, self._baseline)
+            values = Values(plan.cut, pictures, self._frame)
+            self._shelf = plan.shelf.with_more(plan.more, values)
         return self._shelf
 
     def _view(self, cut: Cut) -> View:
@@ -196,8 +199,6 @@ class Shelf:
 
     def with_more(self, codes: Codes, values: Values) -> Shelf:
         """With more pictures behind these."""
-        if not len(codes):
-            return self
         return Shelf(self.cut, np.concatenate([self.codes, codes]), (*self.values, values))
 
     def refined(self, whole: NDArray[np.intp]) -> Shelf:

@@ -83,8 +83,8 @@ class Stems:
     def copies(self, batch: RegionMix, frame: FloatArray, memory: Memory) -> StemCopies | None:
         """A batch as values behind a stem; None where whole pictures are no more work.
 
-        What comes hangs on `memory` alone, that is on the batches before. Raises EngineError,
-        DetectorError where a part cannot be opened.
+        What comes hangs on `memory` alone, that is on the batches before. Parts that cannot be
+        opened, or do not make the detector, are not used.
         """
         codes = batch.codes.astype(np.uint8)
         if codes.shape[1] > _REGIONS or codes.max(initial=0) > 1:
