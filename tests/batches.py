@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from whyfake.noise_table import NoiseTable
 from whyfake.perturbation import (
     GridMix,
     NoiseStep,
@@ -46,7 +47,7 @@ def noise_step(
     length = channels * size[0] * size[1]
     return NoiseStep(
         center=rng.random((3, *size), np.float32),
-        table=rng.standard_normal(3 * length, np.float32),
+        table=NoiseTable(int(rng.integers(1000)), 3 * length),
         offsets=rng.integers(0, 2 * length + 1, count),
         signs=rng.integers(-1, 2, count),
         sigma=0.1,

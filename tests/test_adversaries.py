@@ -22,6 +22,7 @@ from whyfake import Detector
 from whyfake.explainers import AdversarialSample, Bisect, Nes, Square, SquareBisect, SquareNes
 from whyfake.explainers.adversary import STRENGTHS, ball
 from whyfake.explainers.nes import antithetic_gradient, forward_gradient
+from whyfake.noise_table import NoiseTable
 from whyfake.perturbation import FloatArray, NoiseStep, render
 from whyfake.runtime import drive
 
@@ -287,7 +288,7 @@ def test_blocks_share_a_value_and_the_estimate_follows_its_formula(
     offsets = rng.integers(0, 100, pairs)
     batch = NoiseStep(
         center=rng.random((3, *size), np.float32),
-        table=rng.standard_normal(300, np.float32),
+        table=NoiseTable(6, 300),
         offsets=np.concatenate([[0], offsets, offsets]),
         signs=np.repeat([0, 1, -1], [1, pairs, pairs]),
         sigma=sigma,
@@ -300,7 +301,9 @@ def test_blocks_share_a_value_and_the_estimate_follows_its_formula(
     images = render(batch, batch.center)
     expected = np.zeros((channels, *size))
     for pair in range(pairs):
-        small = batch.table[offsets[pair] : offsets[pair] + length].reshape(channels, rows, columns)
+        small = batch.table.whole[offsets[pair] : offsets[pair] + length].reshape(
+            channels, rows, columns
+        )
         u = np.zeros((channels, *size))
         for y in range(5):
             for x in range(8):

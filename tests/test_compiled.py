@@ -24,6 +24,7 @@ from whyfake.compiled import connected, superpixels
 from whyfake.doctor.packages import compiled_check
 from whyfake.explainers import region_map
 from whyfake.media import fit_to, load_picture
+from whyfake.noise_table import NoiseTable
 from whyfake.perturbation import GridMix, NoiseStep, PerturbationBatch, RegionMix, Scratch, render
 
 SOURCES = sorted(Path(compiled.__file__).parent.glob("*.c"))
@@ -68,7 +69,7 @@ def batch_of(kind: str, size: tuple[int, int], count: int, rng: Any) -> tuple[An
         return GridMix(grids, shifts, baseline), frame
     channels = 1 if kind == "noise1" else 3
     values = channels * size[0] * size[1]
-    table = rng.standard_normal(values + 50).astype(np.float32)
+    table = NoiseTable(int(rng.integers(1000)), values + 50)
     offsets = rng.integers(0, 51, count)
     signs = rng.integers(-1, 2, count)
     return NoiseStep(baseline, table, offsets, signs, 0.03, channels), frame
@@ -142,12 +143,13 @@ def test_what_the_library_is_not_told(compiled_library: Path) -> None:
         with pytest.raises((ValueError, IndexError)):
             render(GridMix(batch.grids, shifts, batch.baseline), frame)
     center = np.zeros((3, 2, 4))
-    step = NoiseStep(center, np.ones(24, np.float32), np.array([0]), np.array([1]), 1.0)
-    assert render(step, np.zeros((3, 2, 4), np.float32)) == pytest.approx(1)
+    step = NoiseStep(center, NoiseTable(0, 24), np.array([0]), np.array([1]), 1.0)
+    wanted = step.table.whole.reshape(1, 3, 2, 4)
+    assert np.array_equal(render(step, np.zeros((3, 2, 4), np.float32)), wanted)
 
 
 def test_noise_beyond_its_table(compiled_library: Path) -> None:
-    table = np.zeros(3 * 8, np.float32)
+    table = NoiseTable(0, 3 * 8)
     step = NoiseStep(np.zeros((3, 2, 4), np.float32), table, np.array([1]), np.array([1]), 1.0)
     with pytest.raises(ValueError, match="reshape"):
         render(step, np.zeros((3, 2, 4), np.float32))

@@ -55,7 +55,7 @@ def grid_pixel(batch: GridMix, frame: Any, n: int, c: int, y: int, x: int) -> fl
 def noise_pixel(batch: NoiseStep, frame: Any, n: int, c: int, y: int, x: int) -> float:
     _, height, width = frame.shape
     channel = c if batch.channels == 3 else 0
-    noise = batch.table[int(batch.offsets[n]) + (channel * height + y) * width + x]
+    noise = batch.table.whole[int(batch.offsets[n]) + (channel * height + y) * width + x]
     allowed = 1.0 if batch.mask is None else float(batch.mask[y, x])
     moved = int(batch.signs[n]) * batch.sigma * float(noise) * allowed
     return float(batch.center[c, y, x]) + moved

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .noise_table import NoiseTable
+
 FloatArray = NDArray[np.float32]
 Compose = Callable[[FloatArray, int, Any], None]
 """perturbation.Composer, which this cannot import."""
@@ -114,24 +116,25 @@ def grids(
 
 def noise(
     center: FloatArray,
-    table: FloatArray,
+    table: NoiseTable,
     offsets: NDArray[np.integer[Any]],
     steps: FloatArray,
     channels: int,
 ) -> Compose | None:
     """`center` (3, h, w); `offsets` (N,) into `table`, `steps` (N,) of it; channels: 1 or 3."""
-    found, shape = library(), center.shape
-    if found is None or not _are((3, *shape[1:]), center) or not _are(table.shape, table):
+    found, shape, values = library(), center.shape, table.upto(0)
+    if found is None or not _are((3, *shape[1:]), center) or not _are(values.shape, values):
         return None
     pixels = center[0].size
-    last = table.size - channels * pixels
-    if not len(offsets) or offsets.min() < 0 or offsets.max() > last:
+    length = channels * pixels
+    if not len(offsets) or offsets.min() < 0 or offsets.max() > len(table) - length:
         return None
-    fixed, sizes = _Fixed(center, table), _Rows(steps)
+    fixed, sizes = _Fixed(center, values), _Rows(steps)
     starts = _Rows(offsets.astype(np.int64))
 
     def draw(out: int, start: int, count: int) -> None:
         own = starts.at(start, count), sizes.at(start, count)
+        table.upto(int(offsets[start : start + count].max(initial=0)) + length)
         found.whyfake_noise(out, *fixed.at, *own, count, channels, pixels)
 
     return _composer(draw, shape)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import compiled
+from .noise_table import NoiseTable
 
 FloatArray = NDArray[np.float32]
 
@@ -222,11 +223,11 @@ class NoiseStep:
     Copy i is `center + signs[i]·sigma·mask·table[offsets[i] : …]`. Noise of one channel (`channels`
     1) is the same in all three; blocks of `cell` × `cell` pixels share a value. `center` (3, h, w)
     is the sample under attack, not the frame; `mask` (h, w) keeps pixels still where it is zero.
-    Sign 0 shows the centre itself.
+    Sign 0 shows the centre itself. The table is drawn no further than what is composed needs.
     """
 
     center: FloatArray
-    table: FloatArray
+    table: NoiseTable
     offsets: NDArray[np.integer[Any]]
     signs: NDArray[Any]
     sigma: float
@@ -246,7 +247,8 @@ class NoiseStep:
     def values(self, row: int) -> FloatArray:
         """The values of copy `row`'s direction: a view, shaped `shape`, into the table."""
         offset, shape = int(self.offsets[row]), self.shape
-        return self.table[offset : offset + math.prod(shape)].reshape(shape)
+        end = offset + math.prod(shape)
+        return self.table.upto(end)[offset:end].reshape(shape)
 
     def spread(self, values: FloatArray) -> FloatArray:
         """Values shaped `shape` as pixels (channels, h, w); where `cell` is 1, the same array."""
@@ -263,8 +265,7 @@ class NoiseStep:
     def composer(self, frame: FloatArray) -> Composer:
         steps = self.signs.astype(np.float32) * np.float32(self.sigma)
         if self.cell == 1 and self.mask is None and self.channels in (1, 3):
-            table, offsets = self.table, self.offsets
-            fast = compiled.noise(self.center, table, offsets, steps, self.channels)
+            fast = compiled.noise(self.center, self.table, self.offsets, steps, self.channels)
             if fast is not None:
                 return fast
 

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..noise_table import NoiseTable
 from ..perturbation import FloatArray, NoiseStep, Pixels
 from .adversary import (
     AdversarialSample,
@@ -242,7 +243,8 @@ class Directions:
         return self._step(center, np.concatenate([[0], self._offsets(count)]), signs, sigma, mask)
 
     def _offsets(self, count: int) -> NDArray[np.int64]:
-        return self._rng.integers(0, len(self._table) - self._length + 1, count)
+        """Where directions lie in the table, sorted: it is drawn meanwhile."""
+        return np.sort(self._rng.integers(0, len(self._table) - self._length + 1, count))
 
     def _step(
         self,
@@ -264,9 +266,5 @@ class Directions:
         )
 
 
-@functools.lru_cache(maxsize=2)
-def noise_table(seed: int, floats: int) -> FloatArray:
-    """Standard normal float32 values, the same for the same seed; read-only."""
-    table = np.random.default_rng([seed, 0]).standard_normal(floats, np.float32)
-    table.flags.writeable = False
-    return table
+noise_table = functools.lru_cache(maxsize=2)(NoiseTable)
+"""The table of a seed, with so many floats."""

@@ -115,7 +115,7 @@ def feed(batch: PerturbationBatch, frame: FloatArray) -> Feed | None:
             },
             {
                 "center": _array(batch.center, np.float32),
-                "table": _array(batch.table, np.float32),
+                "table": _array(batch.table.whole, np.float32),
                 "mask": _ones(batch.center.shape[1:]) if mask is None else _array(mask, np.float32),
             },
         )
