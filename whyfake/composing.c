@@ -7,7 +7,7 @@
  */
 #include "compiled.h"
 
-#define ABI 2
+#define ABI 3
 #define BLOCK 4096
 #define REGIONS 256 /* a label is a byte: so many values for a copy */
 
@@ -61,6 +61,39 @@ BOTH void whyfake_regions(float *restrict out, const float *restrict frame,
         for (int64_t copy = 0; copy < copies; copy++) {
             for (int64_t j = 0; j < count; j++) hidden[j] = values[copy * REGIONS + labels[at + j]];
             show(out + copy * 3 * pixels + at, frame + at, baseline + at, hidden, pixels, count);
+        }
+    }
+}
+
+/* What copies that differ little are made of. Region i lies in the runs (first pixel, how many) from
+ * begins[i] to begins[i + 1]; more of the regions than `few` are not worth changing. */
+typedef struct {
+    const float *frame, *baseline, *values;
+    const uint8_t *labels;
+    const int32_t *runs, *begins;
+    int64_t pixels, few;
+} Regions;
+
+/* Make copy `wanted` of what `out` holds: copy `held`, or none where that is negative. */
+BOTH void whyfake_change(const Regions *regions, float *restrict out, int64_t held,
+                         int64_t wanted) {
+    const float *restrict frame = regions->frame, *restrict baseline = regions->baseline;
+    const float *before = regions->values + held * REGIONS;
+    const float *now = regions->values + wanted * REGIONS;
+    int64_t pixels = regions->pixels, differing = held < 0 ? REGIONS : 0;
+    for (int i = 0; i < REGIONS && held >= 0; i++) differing += before[i] != now[i];
+    if (differing > regions->few) {
+        whyfake_regions(out, frame, baseline, regions->labels, now, 1, pixels);
+        return;
+    }
+    for (int i = 0; i < REGIONS; i++) {
+        if (before[i] == now[i]) continue;
+        float hidden = now[i];
+        for (int32_t run = regions->begins[i]; run < regions->begins[i + 1]; run++) {
+            int64_t at = regions->runs[2 * run], end = at + regions->runs[2 * run + 1];
+            for (int channel = 0; channel < 3; channel++, at += pixels, end += pixels)
+                for (int64_t j = at; j < end; j++)
+                    out[j] = frame[j] + (baseline[j] - frame[j]) * hidden;
         }
     }
 }

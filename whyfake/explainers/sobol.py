@@ -92,7 +92,8 @@ class Sobol:
         used = 0
         for used in self._stages(bool(watch.looks)):
             wanted = np.delete(where, 1, axis=0) if self.scramble else where
-            new = np.unique(wanted[:, :used])
+            # row by row of A: what follows one another differs in two cells, and is composed fast
+            new = np.array(list(dict.fromkeys(wanted[:, :used].T.ravel().tolist())))
             new = new[np.isnan(scores[new])]
             for start, stop in chunks(len(new)):
                 part = new[start:stop]

@@ -138,9 +138,7 @@ class Detector:
         lane, copies = self._own_lane(), self.prepare(batch, frame, memory)
         rows, most = [], lane.most(self.engine_of(copies))
         for start in range(0, len(batch), most):
-            count = min(most, len(batch) - start)
-            lane.compose(copies, start, start + count, 0)
-            rows.append(lane.run(count))
+            rows.append(lane.ask([(copies, start, min(start + most, len(batch)))]))
         return np.concatenate(rows)
 
     def prepare(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiled import Changing
 from ..errors import DetectorError
 from ..onnx_graph import PIXELS, SCORES
 from ..perturbation import FloatArray, Scratch
@@ -59,8 +60,12 @@ class Stages:
         return {item.name: getattr(self, item.name) for item in fields(self)[:-1]}
 
 
+Rows = tuple[Copies, int, int]
+"""Copies start … stop of a batch."""
+
+
 class Lane:
-    """One thread's pictures: `compose` up to `most` of them, then `run(count)`.
+    """One thread's pictures: `ask` about up to `most`, or `compose` them and `run(count)`.
 
     All of them are run by the same engine (`Detector.engine_of`).
     """
@@ -82,6 +87,36 @@ class Lane:
         """How many pictures are composed at a time for an engine (`lane_rows`)."""
         return engine.batch if self._canvas is not None else lane_rows(engine.batch)
 
+    def ask(self, pieces: Sequence[Rows]) -> NDArray[np.float32]:
+        """Raw scores (rows, columns) of these copies, one piece after the other."""
+        copies, start, stop = pieces[0]
+        if len(pieces) == 1 and isinstance(copies, Changing):
+            return self._ask_one_by_one(copies, start, stop)
+        began, row = time.perf_counter(), 0
+        for copies, start, stop in pieces:
+            self.compose(copies, start, stop, row)
+            row += stop - start
+        composed = time.perf_counter()
+        scores = self.run(row)
+        self.stages.composing += composed - began
+        self.stages.running += time.perf_counter() - composed
+        return scores
+
+    def _ask_one_by_one(self, copies: Changing, start: int, stop: int) -> NDArray[np.float32]:
+        """The same, each batch made of the one before and run at once."""
+        engine = self._composed = self._detector.engine
+        place, scores, composing = self._places[engine], [], 0.0
+        began = time.perf_counter()
+        for first in range(start, stop, engine.batch):
+            composed = time.perf_counter()
+            count = min(engine.batch, stop - first)
+            place.change(copies, first, count)
+            composing += time.perf_counter() - composed
+            scores.append(self.run(count))
+        self.stages.composing += composing
+        self.stages.running += time.perf_counter() - began - composing
+        return np.concatenate(scores)
+
     def compose(self, copies: Copies, start: int, stop: int, row: int) -> None:
         """Make copies start … stop of a batch the pictures row … of the next run."""
         if self._canvas is not None:
@@ -97,7 +132,7 @@ class Lane:
             spent = time.perf_counter() - began
             self.stages.running += spent  # it is the engine that runs; whoever times composing
             self.stages.composing -= spent  # counts it as that
-        copies(place.buffer[row : row + stop - start], start, self.scratch)
+        copies(place.pictures(row, row + stop - start), start, self.scratch)
 
     def run(self, count: int) -> NDArray[np.float32]:
         """Raw scores (count, columns) of the first `count` pictures, for `Detector.decode`.
@@ -135,5 +170,22 @@ class _Place:
 
     def __init__(self, engine: Engine, name: str, shape: tuple[int, ...]) -> None:
         rows = lane_rows(engine.batch)
-        self.buffer: FloatArray = engine.host_array((rows, *shape))
-        self.feeds = [{name: part} for part in np.split(self.buffer, rows // engine.batch)]
+        self._buffer: FloatArray = engine.host_array((rows, *shape))
+        self.feeds = [{name: part} for part in np.split(self._buffer, rows // engine.batch)]
+        self._maker: Changing | None = None
+        self._held = [-1] * engine.batch
+        self._addresses = [picture.ctypes.data for picture in self._buffer[: engine.batch]]
+
+    def pictures(self, start: int, stop: int) -> FloatArray:
+        """Pictures start … stop, to be written to."""
+        self._maker = None
+        return self._buffer[start:stop]
+
+    def change(self, copies: Changing, start: int, count: int) -> None:
+        """Make the first pictures copies start …, of what they are."""
+        if self._maker is not copies:
+            self._held = [-1] * len(self._held)
+            self._maker = copies
+        for row in range(count):
+            copies.change(self._addresses[row], self._held[row], start + row)
+            self._held[row] = start + row

@@ -237,13 +237,10 @@ def _run_pieces(
 ) -> list[Running]:
     """Compose and run what was claimed, and hand back; the jobs whose answer is now complete."""
     started = time.perf_counter()
-    composed = started
     asked = sum(stop - start for _, _, start, stop in pieces)
     answers: list[NDArray[np.float32] | WhyfakeError]
     try:
-        rows = _compose(lane, pieces)
-        composed = time.perf_counter()
-        scores = lane.run(rows)
+        scores = lane.ask([(batch.copies, start, stop) for _, batch, start, stop in pieces])
         ends = np.cumsum([stop - start for _, _, start, stop in pieces])
         answers = [*np.split(scores, ends[:-1])]
     except WhyfakeError as error:
@@ -268,26 +265,16 @@ def _run_pieces(
             if running.ready and not running.advancing:
                 running.advancing = True
                 complete.append(running)
-    lane.stages.composing += composed - started
-    lane.stages.running += ran - composed
     lane.stages.handing_back += time.perf_counter() - ran
     return complete
 
 
-def _compose(lane: Lane, pieces: list[_Piece]) -> int:
-    """Make all pieces' copies the lane's first pictures; how many."""
-    row = 0
-    for _, batch, start, stop in pieces:
-        lane.compose(batch.copies, start, stop, row)
-        row += stop - start
-    return row
-
-
 def _alone(lane: Lane, piece: _Piece, whole: int) -> NDArray[np.float32] | WhyfakeError:
     """A piece's scores, or what becomes of it with nothing of the others in its batches."""
-    _, batch, start, _ = piece
+    _, batch, start, stop = piece
+    rows = stop - start
     try:
-        rows = _compose(lane, [piece])
+        lane.compose(batch.copies, start, stop, 0)
         for row in range(rows, rows + -rows % whole):
             lane.compose(batch.copies, start, start + 1, row)
         return lane.run(rows)
