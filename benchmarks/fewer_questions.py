@@ -12,7 +12,7 @@ SOBOL's reference is scrambled: the unscrambled one holds the paper's design as 
 What was found is kept in --cache, setting by setting, and not asked again; questions that two
 settings share are asked once. Adversarial forms have a sample of their own for every seed, made as
 the paper says for the reference and the paper's budget, and as `--config` says for the others: its
-images count too. For a frame and a form this asks some 75,000 images, 40,000 of them for the
+images count too. For a frame and a form this asks some 105,000 images, 58,000 of them for the
 references; --methods, --forms and --finalists limit it.
 """
 
@@ -59,12 +59,18 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "sobol": [{}, {"scramble": True}],
     "rise": [{}, {"sampling": "paired"}, {"sampling": "stratified"}],
+    "hsic": [{}, {"fitted": True}],
+    "kernelshap": [{}],
+    "owen": [{}, {"contexts": "paired", "pairs": 2, "nodes_per_round": 4}],
 }
 BUDGETS: dict[str, list[int]] = {
     "lime": [64, 128, 192, 256, 330, 448, 672],
     "shap": [100, 200, 300, 500],
     "sobol": [264, 528, 1056],
     "rise": [250, 500, 1000, 2000],
+    "hsic": [64, 125, 250],
+    "kernelshap": [250, 500, 1000],
+    "owen": [200, 300, 500],
 }
 """In images; SOBOL's are for designs of 4, 8 and 16."""
 FINALISTS: dict[str, list[dict[str, Any]]] = {
@@ -74,6 +80,12 @@ FINALISTS: dict[str, list[dict[str, Any]]] = {
     "rise": [
         {"sampling": "stratified", "adjusted": True, "masks": 500},
         {"sampling": "stratified", "adjusted": True, "masks": 1000},
+    ],
+    "hsic": [{"fitted": True, "samples": n} for n in (64, 125)] + [{"samples": 125}],
+    "kernelshap": [{"samples": 500}],
+    "owen": [
+        {"contexts": "paired", "pairs": pairs, "nodes_per_round": 4, "samples": 500}
+        for pairs in (2, 6)
     ],
 }
 """What `--preset fast` asks, and less of LIME and RISE; `--finalists` asks about them alone."""
@@ -205,6 +217,8 @@ def candidates(method: str, finalists: bool) -> list[dict[str, Any]]:
         for changes in SETTINGS[method]
         for images in sorted(BUDGETS[method], reverse=True)
     ]
+    if not hasattr(explainer_of(method, {}), "confidence"):
+        return made
     return made + [
         {**changes, "confidence": CONFIDENCE, **budget_field(method, max(BUDGETS[method]), changes)}
         for changes in SETTINGS[method]

@@ -22,6 +22,7 @@ from whyfake.errors import OutputError, UsageError
 from whyfake.evaluation import make_plan
 from whyfake.explainers import (
     ADVERSARIES,
+    EXPLAINERS,
     Bisect,
     Hsic,
     Nes,
@@ -185,3 +186,9 @@ def test_the_fast_preset_asks_a_sixth_of_the_papers_images_at_most() -> None:
         for settings in (PRESETS["fast"], PRESETS["paper"])
     )
     assert 6 * fast <= paper == 8482
+
+
+@pytest.mark.parametrize("method", EXPLAINERS)
+def test_the_fast_preset_asks_a_quarter_of_every_method_s_images_at_most(method: str) -> None:
+    fast, usual = (PRESETS[name].explainer(method).images() for name in ("fast", "default"))
+    assert 4 * fast <= usual

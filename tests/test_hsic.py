@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from whyfake.errors import UsageError
 from whyfake.explainers import Hsic
 from whyfake.explainers import hsic as module
-from whyfake.explainers.hsic import bandwidth, dependence, factorial
+from whyfake.explainers.hsic import (
+    bandwidth,
+    dependence,
+    factorial,
+    fitted_dependence,
+    linear_dependence,
+)
 from whyfake.explainers.regions import grid
 
 Matrix = NDArray[np.float64]
@@ -163,3 +169,79 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         Hsic(**options)
     assert str(caught.value).startswith(message)
+
+
+def every_row(inputs: int) -> NDArray[np.uint8]:
+    """All rows of zeros and ones: means over them are expectations."""
+    return (np.arange(2**inputs)[:, None] >> np.arange(inputs) & 1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 7])
+@pytest.mark.parametrize("scale", [1e-4, 1.0])
+def test_the_closed_form_of_a_linear_score(inputs: int, scale: float) -> None:
+    weights = scale * np.random.default_rng(inputs).normal(0, 1, inputs)
+    weights[0] *= 5  # far apart: many turns of the cosine
+    weights[-1] *= 0.01
+    codes = every_row(inputs)
+    scores = (2.0 * codes - 1) @ weights
+    count, width = len(codes), bandwidth(scores)
+    expected = dependence(codes, scores) * (count - 1) ** 2 / count**2
+    found = linear_dependence(weights, 0.0, width)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
+    # the fit has nothing to guess: all rows are there, and nothing is left over
+    np.testing.assert_allclose(fitted_dependence(codes, scores), expected, rtol=1e-3, atol=1e-9)
+
+
+def test_noise_counts_as_what_depends_on_nothing() -> None:
+    """Two more coins of the same weight for noise: nearly normal when there are many of them."""
+    weights, extra = np.array([0.7, -0.2, 0.4]), np.full(300, 0.05)
+    whole = linear_dependence(np.concatenate([weights, extra]), 0.0, 1.3)[:3]
+    found = linear_dependence(weights, float((extra**2).sum()), 1.3)
+    np.testing.assert_allclose(found, whole, rtol=2e-3)
+    assert (found < linear_dependence(weights, 0.0, 1.3)).all()
+
+
+@pytest.mark.parametrize("count", [60, 125])
+def test_fitted_a_linear_score_is_read_as_a_long_run_reads_it(count: int) -> None:
+    """Fewer copies than unknowns, and twice as many."""
+    size, weights = (32, 40), np.random.default_rng(4).normal(0, 1, 64)
+
+    def asked(hsic: Hsic, seed: int = 0) -> Matrix:
+        result, images = play(
+            hsic.explain(random_frame(size), FAKE, scene(size, seed=seed)),
+            lambda batch: batch.codes.astype(float) @ weights,
+        )
+        assert images == hsic.samples
+        cells = grid(*size, 8)
+        return np.array([result.heatmap[cells == cell][0] for cell in range(64)], np.float64)
+
+    # the scores are nearly normal: half of their distances are below .6745·√2 deviations
+    truth = linear_dependence(weights / 2, 0.0, 0.954 * float(np.linalg.norm(weights / 2)))
+
+    def near(fitted: bool) -> float:
+        made = Hsic(samples=count, score="log_odds", fitted=fitted)
+        return float(np.mean([np.corrcoef(asked(made, seed), truth)[0, 1] for seed in range(5)]))
+
+    assert near(fitted=True) > near(fitted=False) + 0.05
+    assert near(fitted=True) > 0.999 or count < 64
+
+
+def test_fitted_what_cells_do_only_together_is_not_seen() -> None:
+    codes = factorial(512, 8, np.random.default_rng(0))
+    together = (codes[:, 0] ^ codes[:, 1]).astype(np.float64)
+    found = fitted_dependence(codes, together + codes[:, 2])
+    assert found[2] > 1000 * np.delete(found, 2).max()
+
+
+@pytest.mark.parametrize("samples", [4, 5])
+@pytest.mark.parametrize("constant", [False, True])
+def test_fitted_to_next_to_nothing(samples: int, constant: bool) -> None:
+    size = (16, 24)
+    result, _ = play(
+        Hsic(samples=samples, fitted=True, score="log_odds").explain(
+            random_frame(size), FAKE, scene(size)
+        ),
+        lambda batch: np.zeros(len(batch)) if constant else batch.codes[:, 0].astype(float),
+    )
+    assert np.isfinite(result.heatmap).all()
+    assert (result.heatmap == 0).all() == constant

@@ -162,8 +162,9 @@ PRESETS: dict[str, Settings] = {
         shap=Shap(samples=448, contexts="paired", pairs=2, nodes_per_round=4),
         sobol=Sobol(design=6, scramble=True, steps="half"),
         rise=Rise(masks=1000, sampling="stratified", adjusted=True),
+        hsic=Hsic(samples=125, fitted=True),
         kernelshap=KernelShap(samples=500),
-        owen=Owen(samples=448, contexts="paired", pairs=2, nodes_per_round=4),
+        owen=Owen(samples=500, contexts="paired", pairs=6, nodes_per_round=4),
     ),
     # a track asks about one face again and again: more frames say more than more samples of each
     "video": Settings(lime=Lime(samples=500)),
