@@ -160,3 +160,21 @@ def test_ridge_is_least_squares_where_nothing_is_noise() -> None:
     assert used < 3  # no weight is worth its degree
     assert np.abs(weights).max() < 0.3
     assert ridge(np.zeros((4, 3)), np.arange(4.0), lost=1)[1] == 0
+
+
+@pytest.mark.parametrize(("count", "unknowns"), [(9, 30), (30, 9)])
+def test_ridge_by_its_definition(count: int, unknowns: int) -> None:
+    """Fewer scores than unknowns, and more: the normal equations, and the least of all GCV."""
+    rng = np.random.default_rng(7)
+    shares, scores = rng.normal(0, 1, (count, unknowns)), rng.normal(0, 1, count)
+    scatter = shares.T @ shares
+    tried = []
+    for penalty in adjustment.PENALTIES * np.trace(scatter) / unknowns:
+        inverse = np.linalg.inv(scatter + penalty * np.eye(unknowns))
+        weights, used = inverse @ shares.T @ scores, np.trace(inverse @ scatter)
+        misfit = ((scores - shares @ weights) ** 2).sum()
+        tried.append((misfit / (count - 1 - used) ** 2, used, weights))
+    _, used, weights = min(tried, key=lambda one: one[0])
+    found = ridge(shares, scores, lost=1)
+    np.testing.assert_allclose(found[0], weights, rtol=1e-7, atol=1e-10)
+    assert found[1] == pytest.approx(used, rel=1e-7)

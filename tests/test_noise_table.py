@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,25 @@ def test_the_same_bits_in_whatever_parts(stops: list[int], seed: int) -> None:
         assert np.array_equal(table.upto(stop)[:stop], stream(seed)[:stop])
     assert np.array_equal(table.whole, stream(seed))
     assert len(table) == FLOATS
+
+
+def test_a_draw_that_is_broken_off_is_drawn_again() -> None:
+    table = NoiseTable(3, FLOATS)
+    table.upto(100)
+    rng = table._rng
+
+    class Breaks:
+        bit_generator = rng.bit_generator
+
+        def standard_normal(self, *args: Any, **options: Any) -> None:
+            rng.standard_normal(*args, **options)
+            raise KeyboardInterrupt
+
+    table._rng = Breaks()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        table.upto(400)
+    table._rng = rng
+    assert np.array_equal(table.whole, stream(3))
 
 
 def begun(table: NoiseTable, stop: int) -> Values:

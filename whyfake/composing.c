@@ -78,11 +78,11 @@ typedef struct {
 BOTH void whyfake_change(const Regions *regions, float *restrict out, int64_t held,
                          int64_t wanted) {
     const float *restrict frame = regions->frame, *restrict baseline = regions->baseline;
-    const float *before = regions->values + held * REGIONS;
+    const float *before = regions->values + (held < 0 ? wanted : held) * REGIONS;
     const float *now = regions->values + wanted * REGIONS;
-    int64_t pixels = regions->pixels, differing = held < 0 ? REGIONS : 0;
-    for (int i = 0; i < REGIONS && held >= 0; i++) differing += before[i] != now[i];
-    if (differing > regions->few) {
+    int64_t pixels = regions->pixels, differing = 0;
+    for (int i = 0; i < REGIONS; i++) differing += before[i] != now[i];
+    if (held < 0 || differing > regions->few) {
         whyfake_regions(out, frame, baseline, regions->labels, now, 1, pixels);
         return;
     }

@@ -30,13 +30,21 @@ class NoiseTable:
         """All the table's memory (floats,), read-only; its first `stop` values are there."""
         if self._drawn < stop:
             with self._lock:
-                missing = self._values[self._drawn : stop]
-                if len(missing):  # nobody else drew them meanwhile
-                    self._rng.standard_normal(len(missing), np.float32, out=missing)
-                    self._drawn += len(missing)
-                if self._drawn == len(self):  # then it may be kept on a device
-                    self._values.flags.writeable = False
+                if self._drawn < min(stop, len(self)):  # nobody else drew them meanwhile
+                    self._draw(self._values[self._drawn : stop])
         return self._view
+
+    def _draw(self, missing: NDArray[np.float32]) -> None:
+        """Draw what comes next; all of it, or nothing where Ctrl-C comes between."""
+        drawn, state = self._drawn, self._rng.bit_generator.state
+        try:
+            self._rng.standard_normal(len(missing), np.float32, out=missing)
+            self._drawn = drawn + len(missing)
+        finally:
+            if self._drawn == drawn:
+                self._rng.bit_generator.state = state
+        if self._drawn == len(self):  # then a device may keep it
+            self._values.flags.writeable = False
 
     @property
     def whole(self) -> NDArray[np.float32]:

@@ -90,14 +90,16 @@ def ridge(shares: Floats, scores: Floats, lost: int) -> tuple[Floats, float]:
     The penalty is that of the least generalised cross-validation (Golub, Heath and Wahba 1979);
     `lost` degrees were used before. Weights of zero where all shares are.
     """
-    scatter, axes = np.linalg.eigh(shares.T @ shares)
+    wide = len(shares) < shares.shape[1]  # then as few axes as there are scores
+    scatter, axes = np.linalg.eigh(shares @ shares.T if wide else shares.T @ shares)
     scatter = np.maximum(scatter, 0)
     if not scatter.any():
         return np.zeros(shares.shape[1]), 0.0
-    along = axes.T @ (shares.T @ scores)
+    along = axes.T @ (scores if wide else shares.T @ scores)
     tried = []
-    for penalty in PENALTIES * scatter.mean():
+    for penalty in PENALTIES * scatter.sum() / shares.shape[1]:
         weights = axes @ (along / (scatter + penalty))
+        weights = shares.T @ weights if wide else weights
         used = float((scatter / (scatter + penalty)).sum())
         misfit = float(((scores - shares @ weights) ** 2).sum())
         tried.append((misfit / (len(scores) - lost - used) ** 2, used, weights))
