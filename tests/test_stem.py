@@ -17,10 +17,11 @@ from stems import CELLS, SIZE, behind, jobs, pictures, random_codes, saved
 
 from whyfake import Detector, load_detector
 from whyfake.errors import EngineError
+from whyfake.explainers import Scene, Sobol, Target
 from whyfake.onnx_graph import PIXELS
 from whyfake.onnx_stem import cuts, split
 from whyfake.perturbation import RegionMix, Scratch, render
-from whyfake.runtime import Delivered, Failed, run, shelves, stem
+from whyfake.runtime import Delivered, Failed, drive, run, shelves, stem
 
 
 @pytest.fixture
@@ -90,11 +91,71 @@ def test_it_is_done_for_many_copies(
 def test_few_copies_and_mixed_ones_are_whole_pictures(detector: Detector, whole: Detector) -> None:
     frame, baseline = pictures()
     assert behind(detector, RegionMix(random_codes(3, 30), CELLS, baseline), frame) is None
-    mixed = RegionMix(random_codes(200, 30) * np.float32(0.5), CELLS, baseline)
+    mixed = RegionMix(np.random.default_rng(0).random((200, 30)), CELLS, baseline)
     assert behind(detector, mixed, frame) is None
     sure = RegionMix(random_codes(200, 30).astype(np.float64), CELLS, baseline)
     assert behind(detector, sure, frame) is not None
     assert behind(whole, sure, frame) is None
+
+
+def in_runs(lengths: tuple[int, ...], seed: int = 0) -> Any:
+    """Codes of 30 regions that all are mixed, each of a run by one of two: two flips a row."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for length in lengths:
+        first, second = rng.random((2, 30), np.float32)
+        flipped = np.zeros((length, 30), bool)
+        flipped[np.arange(length), rng.integers(0, 30, length)] = True
+        found.append(np.where(flipped, second, first))
+    return np.concatenate(found)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_mixed_copies_in_runs_have_the_scores_of_whole_pictures(
+    detector: Detector, whole: Detector, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(stem.compiled, "library", lambda: None)
+    frame, baseline = pictures()
+    memory = shelves.Memory()
+    for seed in range(2):  # nothing is kept for the second, whose values are others
+        batch = RegionMix(in_runs((40, 61, 33), seed), CELLS, baseline)
+        copies = behind(detector, batch, frame, memory)
+        assert isinstance(copies, stem.StemCopies)
+        pictures_of = sum(len(values.array) for values in copies._values)
+        assert pictures_of % 3 == 0
+        assert 3 * 4 <= pictures_of <= 3 * 8
+        scores = detector.raw(batch, frame, memory)
+        assert scores == pytest.approx(whole.raw(batch, frame), abs=1e-5)
+    assert not memory._tables
+
+
+def test_runs_that_are_short_are_whole_pictures(detector: Detector) -> None:
+    frame, baseline = pictures()
+    shuffled = np.random.default_rng(1).permutation(in_runs((40, 61, 33)))
+    for codes in (in_runs((8,) * 20), shuffled):
+        assert behind(detector, RegionMix(codes, CELLS, baseline), frame) is None
+
+
+def test_no_more_pictures_than_may_be_kept_for_all_runs(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, baseline = pictures()
+    batch = RegionMix(in_runs((40, 61, 33)), CELLS, baseline)
+    monkeypatch.setattr(shelves, "_PICTURES", 3 * 4 - 1)  # no run has fewer than four
+    assert behind(detector, batch, frame) is None
+
+
+def test_sobol_finds_the_same(detector: Detector, whole: Detector) -> None:
+    frame, baseline = pictures()
+    for sobol in (Sobol(), Sobol(design=6, scramble=True, steps="half")):
+        found = []
+        for one in (detector, whole):
+            scene = Scene(baseline, CELLS, np.random.default_rng(0))
+            asking = sobol.explain(frame, Target("fake", (1,)), scene)
+            found.append(drive(asking, one, frame).heatmap)
+        np.testing.assert_allclose(found[0], found[1], atol=1e-4 * np.abs(found[1]).max())
+        assert detector.bytes_up < whole.bytes_up
 
 
 def test_many_frames_in_lanes(detector: Detector, whole: Detector) -> None:

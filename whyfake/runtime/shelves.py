@@ -14,6 +14,7 @@ from ..onnx_graph import PIXELS
 from ..onnx_stem import Cut
 from ..perturbation import FloatArray, RegionMix, Scratch
 from .engine import Engine
+from .runs import Runs
 from .views import Codes, View
 
 WORTH = 0.1
@@ -21,7 +22,7 @@ WORTH = 0.1
 _OPENING = 32
 """What it costs to open the parts at a cut, in pictures, roughly: it must have been better by that
 many first. Counted for every Memory anew, so that what was opened for others changes no score."""
-_FEWEST, _PATIENCE = 16, 16
+FEWEST, _PATIENCE = 16, 16
 """Copies that are worth a plan, and the most batches in a row of which one gets one."""
 _BYTES = 32 << 20
 """Of values that a Memory keeps because more copies may want them, at most."""
@@ -57,11 +58,11 @@ class Memory:
         if self._skip:
             self._skip -= 1
             return False
-        return rows >= _FEWEST
+        return rows >= FEWEST
 
-    def plan(self, table: Table, codes: Codes, found: Sequence[Cut]) -> Plan | None:
+    def plan(self, table: Table, codes: Codes, found: Sequence[Cut], runs: int = 1) -> Plan | None:
         """The best plan for codes (N, R) at cuts that were used before, or that have earned it."""
-        best = table.plan(codes, found)
+        best = table.plan(codes, found, runs)
         if best is None:
             self._vain += 1
             self._skip = min(1 << self._vain, _PATIENCE) - 1
@@ -69,7 +70,7 @@ class Memory:
         self._vain = 0
         if best.cut in self._used:
             return best
-        usual = table.plan(codes, self._used)
+        usual = table.plan(codes, self._used, runs)
         better = best.saved - (usual.saved if usual is not None else 0.0)
         self._missed[best.cut] = self._missed.get(best.cut, 0.0) + better
         if self._missed[best.cut] < _OPENING:
@@ -80,7 +81,8 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How to put a batch together: from pictures that are there and `more`, codes (Q, R) of others.
+    """How to put a batch together: from pictures that are there and `more`, codes (Q, R) of others,
+    of which every run has its own.
 
     `saved`: work, in whole pictures.
     """
@@ -132,8 +134,11 @@ class Table:
             self._shelf = self._shelf.refined(whole)
         return True
 
-    def plan(self, codes: Codes, found: Sequence[Cut]) -> Plan | None:
-        """Where to cut for codes (N, R), and with which pictures: what saves most, if enough."""
+    def plan(self, codes: Codes, found: Sequence[Cut], runs: int = 1) -> Plan | None:
+        """Where to cut for codes (N, R), and with which pictures: what saves most, if enough.
+
+        Where the codes are of several `runs`, each needs pictures of its own, and none are kept.
+        """
         if self._shelf is not None and self._shelf.failed:
             self._shelf = None
         best, most = None, WORTH * len(codes)
@@ -147,23 +152,24 @@ class Table:
             shelf = self._shelf
             if shelf is None or shelf.cut is not cut:
                 shelf = Shelf(cut, np.empty((0, view.members.shape[1]), np.uint8))
-            limit = min(int(len(codes) - most / cut.share), _most(cut))
+            limit = min(int(len(codes) - most / cut.share), _most(cut)) // runs
             more = view.more(shelf.codes, codes, limit)
             if more is not None and len(shelf.codes) + len(more) > _most(cut):
                 shelf = Shelf(cut, shelf.codes[:0])  # full: only what these copies want
                 more = view.more(shelf.codes, codes, limit)
-            if more is not None and (len(codes) - len(more)) * cut.share > most:
-                most = (len(codes) - len(more)) * cut.share
+            if more is not None and (len(codes) - runs * len(more)) * cut.share > most:
+                most = (len(codes) - runs * len(more)) * cut.share
                 best = Plan(cut, view, shelf, more, most)
         return best
 
-    def shelve(self, plan: Plan) -> Shelf:
+    def shelve(self, plan: Plan, runs: Runs | None = None) -> Shelf:
         """The pictures of a plan, kept for later ones: those that are not there are made when they
         are wanted. Those at other cuts are kept no longer.
         """
         self._shelf = plan.shelf
         if len(plan.more):
-            pictures = RegionMix(plan.more, self._labels, self._baseline)
+            codes = plan.more if runs is None else runs.pictures(plan.more)
+            pictures = RegionMix(codes, self._labels, self._baseline)
             values = Values(plan.cut, pictures, self._frame)
             self._shelf = plan.shelf.with_more(plan.more, values)
         return self._shelf
@@ -181,7 +187,9 @@ def _most(cut: Cut) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Shelf:
-    """Pictures, by their codes (P, R), and their values at a cut, in the same order."""
+    """Pictures, by their codes (P, R), and their values at a cut, in the same order, for one run
+    after the other.
+    """
 
     cut: Cut
     codes: Codes

@@ -25,7 +25,8 @@ from ..onnx_graph import PIXELS
 from ..onnx_stem import Cut, cuts, split
 from ..perturbation import FloatArray, RegionMix, Scratch
 from .engine import Engine
-from .shelves import WORTH, Memory, Plan, Shelf
+from .runs import Runs, runs_of
+from .shelves import FEWEST, WORTH, Memory, Plan, Shelf, Table
 from .views import Codes, View
 
 _REGIONS = 256
@@ -86,20 +87,22 @@ class Stems:
         What comes hangs on `memory` alone, that is on the batches before. Parts that cannot be
         opened, or do not make the detector, are not used.
         """
-        codes = batch.codes.astype(np.uint8)
-        if codes.shape[1] > _REGIONS or codes.max(initial=0) > 1:
-            return None
-        if not np.array_equal(codes, batch.codes):
-            return None
+        codes, runs = batch.codes.astype(np.uint8), None
         found = self._all_cuts()
-        if not found or not memory.patient(len(codes)):
+        if codes.shape[1] > _REGIONS or not found or not memory.patient(len(codes)):
             return None
-        table = memory.table(batch, frame)
-        plan = memory.plan(table, codes, found)
+        if codes.max(initial=0) > 1 or not np.array_equal(codes, batch.codes):
+            runs = runs_of(batch.codes, FEWEST)
+            if runs is None:
+                return None
+            codes, table = runs.choice, Table(frame, batch.baseline, batch.labels)
+        else:
+            table = memory.table(batch, frame)
+        plan = memory.plan(table, codes, found, 1 if runs is None else len(runs.ends))
         parts = self._opened(plan.cut) if plan is not None else None
         if plan is None or parts is None:
             return None
-        return StemCopies(parts, plan, table.shelve(plan), codes)
+        return StemCopies(parts, plan, table.shelve(plan, runs), codes, runs)
 
     def _all_cuts(self) -> list[Cut]:
         """Where it can be cut; nowhere, where its graph cannot be read or followed."""
@@ -189,7 +192,9 @@ class StemCopies:
     `name` and `shape` (C, H, W) are the cut's.
     """
 
-    def __init__(self, parts: Parts, plan: Plan, shelf: Shelf, codes: Codes) -> None:
+    def __init__(
+        self, parts: Parts, plan: Plan, shelf: Shelf, codes: Codes, runs: Runs | None
+    ) -> None:
         self.engine = parts.rest
         self.name, self.shape = plan.cut.name, plan.cut.shape
         self._stem = parts.stem
@@ -197,6 +202,8 @@ class StemCopies:
         self._of = plan.view.of
         found, classes = plan.view.found(shelf.codes), np.arange(len(plan.view.members))
         self._pictures = found[classes, plan.view.shown(codes)]
+        if runs is not None:
+            self._pictures += (len(shelf.codes) * runs.run[:, np.newaxis]).astype(np.int16)
         arrays = [values.array for values in self._values]
         self._put = compiled.cells(arrays, self._pictures, self._of, self.shape)
         self._whole: FloatArray | None = None
