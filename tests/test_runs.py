@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from whyfake.explainers.sobol import base_designs, half_steps, jansen_rows
+from whyfake.runtime import runs
 from whyfake.runtime.runs import runs_of
 
 
@@ -79,3 +80,10 @@ def test_sobols_design_row_by_row_is_a_run_a_row(half: bool) -> None:
 @pytest.mark.parametrize("rows", [0, 1])
 def test_next_to_nothing(rows: int) -> None:
     assert runs_of(np.zeros((rows, 3)), 16) is None
+
+
+def test_codes_without_runs_are_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, asked = runs._end, []
+    monkeypatch.setattr(runs, "_end", lambda *rows: (asked.append(1), plain(*rows))[1])
+    assert runs_of(np.random.default_rng(0).random((2000, 64)), 16) is None
+    assert len(asked) < 10

@@ -156,3 +156,15 @@ def test_what_others_asked_changes_no_bit(detector: Detector) -> None:
         found.append([detector.raw(batch, frame, memory) for batch in batches])
     for again in found[1:]:
         assert all(map(np.array_equal, again, found[0]))
+
+
+def test_every_run_has_pictures_of_its_own(detector: Detector) -> None:
+    frame, baseline = pictures()
+    table = shelves.Table(frame, baseline, CELLS)
+    codes = random_codes(300, 30)
+    for number in (1, 3):
+        plan = table.plan(codes, detector.stems._all_cuts(), number)
+        assert plan is not None
+        assert plan.saved == pytest.approx((300 - number * len(plan.more)) * plan.cut.share)
+        assert plan.saved > shelves.WORTH * 300
+    assert table.plan(codes, detector.stems._all_cuts(), 100) is None
