@@ -1,10 +1,11 @@
 """The first layers of copies that differ by regions, looked up instead of computed.
 
-A value behind the first layers, the stem, sees a small window. Of copies that show each region
-wholly or not at all it has one version for each way to show the regions in its window, and many
-copies share it. A few pictures that show every window all that some copy shows it have all versions
-of all values: the stem runs on these, and the rest of the detector on values put together from
-them. The scores are those of whole pictures, but for rounding at most.
+A value behind the first layers, the stem, sees a small window. Of copies that show each region in
+one of two ways it has one version for each way to show the regions in its window, and many copies
+share it. Which two ways is the same for all where regions are shown or not, and changes from run to
+run in SOBOL's design (`runs.py`). A few pictures that show every window all that some copy shows it
+have all versions of all values: the stem runs on these, and the rest of the detector on values put
+together from them. The scores are those of whole pictures, but for rounding at most.
 
 Nakandala, Kumar and Papakonstantinou (2019) reuse a network's values for occlusion by computing
 what a moving patch changes; here nothing is computed that was computed before.
