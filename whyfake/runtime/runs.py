@@ -54,7 +54,7 @@ def runs_of(codes: NDArray[Any], least: int) -> Runs | None:
 def _end(codes: NDArray[Any], start: int) -> int:
     """Where the longest run from a row on ends: by steps twice as long, and then half as long."""
     stop, step = start + 1, 1
-    while step and stop < len(codes):
+    while stop < len(codes):
         further = min(stop + step, len(codes))
         if not _are_two(codes[start:further]):
             break
