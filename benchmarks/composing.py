@@ -6,8 +6,9 @@ All lanes ask about copies of a frame as explainers do, by turns with the bare e
 one picture that is ready again and again: a quarter of a second each, in an order that is turned
 round every time. Printed are the medians over the turns of a picture's time to the bare engine's of
 the same turn, half the width of their 95 % interval, and the milliseconds of a lane that composing
-takes. SOBOL's copies come in its order, each made of the one before, and once more each composed
-anew. The machine should have nothing else to do.
+takes. All are whole pictures, as SOBOL's are where first layers are not looked up; they come in its
+order, each made of the one before, and once more each composed anew. The machine should have
+nothing else to do.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from light_detectors import when_and_where, whole_pictures
 
 import whyfake
 from whyfake import compiled
@@ -33,9 +34,7 @@ from whyfake.explainers.regions import grid
 from whyfake.explainers.sobol import distinct_rows
 from whyfake.media import fit_to, load_picture
 from whyfake.perturbation import FloatArray, GridMix, PerturbationBatch, RegionMix, cell_size
-from whyfake.runtime.engine import cpu_count
 from whyfake.runtime.lane import Lane
-from whyfake.runtime.layout import processor
 
 BARE = "bare engine"
 ANEW, MADE = "sobol, each anew", "sobol, each of the one before"
@@ -65,6 +64,8 @@ def composers(detector: whyfake.Detector, frame: FloatArray) -> dict[str, Any]:
     for kind, batch in batches(frame).items():
         with patch.object(compiled, "FEW", 0 if kind == ANEW else compiled.FEW):
             found[kind] = detector.prepare(batch, frame)
+    assert isinstance(found[MADE], compiled.Changing)
+    assert not isinstance(found[ANEW], compiled.Changing)
     return found
 
 
@@ -156,7 +157,7 @@ def main() -> None:
     options = parser.parse_args()
     if compiled.library() is None:
         parser.error("no compiled library here: pip install -e . where there is a C compiler")
-    with whyfake.load_detector(options.detector, device="cpu", tune=False) as detector:
+    with whole_pictures(options.detector) as detector:
         frame = fit_to(load_picture(options.frame).rgb, detector.size)
         table = measure(detector, frame, options.turns)
     for kind, row in table.items():
@@ -166,8 +167,7 @@ def main() -> None:
         )
     if options.out:
         report = {
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": {"processor": processor(), "cores": cpu_count()},
+            **when_and_where(),
             "detector": options.detector.name,
             "frame": options.frame.name,
             "turns": options.turns,

@@ -13,17 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from light_detectors import explain, whole_pictures
+from light_detectors import explain, when_and_where, whole_pictures
 
 import whyfake
 from whyfake.runtime import load_detector
-from whyfake.runtime.engine import cpu_count
-from whyfake.runtime.layout import processor
 
 
 def row(
@@ -60,8 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file for the JSON")
     options = parser.parse_args()
     report: dict[str, Any] = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": {"processor": processor(), "cores": cpu_count()},
+        **when_and_where(),
         "frame": options.frame.name,
         "repeats": options.repeats,
         "rows": {},

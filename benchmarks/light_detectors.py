@@ -50,6 +50,14 @@ def without(variant: str) -> Iterator[None]:
         yield
 
 
+def when_and_where() -> dict[str, Any]:
+    """What the JSON of a measurement begins with."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": {"processor": processor(), "cores": cpu_count()},
+    }
+
+
 def whole_pictures(model: Path) -> whyfake.Detector:
     """A detector on the CPU that is asked whole pictures."""
     return load_detector(model, device="cpu", tune=False, compose="host")
@@ -129,8 +137,7 @@ def main() -> None:
     print(f"superpixels {cut['milliseconds']} ms, same labels: {cut['same_labels']}")
     if options.out:
         report = {
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "machine": {"processor": processor(), "cores": cpu_count()},
+            **when_and_where(),
             "detector": options.detector.name,
             "frame": options.frame.name,
             "repeats": options.repeats,

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import helper
 from toys import make_card, save_model
 
-from whyfake import Detector
+from whyfake import Detector, load_detector
 from whyfake.perturbation import RegionMix
 from whyfake.runtime import Job, shelves, stem
 
@@ -41,6 +41,12 @@ def saved(folder: Path, batch: int | str = "n", name: str = "toy") -> Path:
     return save_model(
         folder, nodes, constants, size=SIZE, columns=2, card=card, batch=batch, name=name
     )
+
+
+def opened(folder: Path, compose: str) -> Detector:
+    """The detector with two lanes, its copies composed as said; a file of its own for each way."""
+    path = saved(folder, name=compose)
+    return load_detector(path, device="cpu", threads=2, compose=compose)
 
 
 def pictures(seed: int = 0) -> Any:

@@ -193,7 +193,7 @@ def test_the_closed_form_of_a_linear_score(inputs: int, scale: float) -> None:
 
 
 def test_noise_counts_as_what_depends_on_nothing() -> None:
-    """Two more coins of the same weight for noise: nearly normal when there are many of them."""
+    """As noise three hundred small coins more, whose sum is nearly normal."""
     weights, extra = np.array([0.7, -0.2, 0.4]), np.full(300, 0.05)
     whole = linear_dependence(np.concatenate([weights, extra]), 0.0, 1.3)[:3]
     found = linear_dependence(weights, float((extra**2).sum()), 1.3)

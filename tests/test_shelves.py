@@ -8,25 +8,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stems import CELLS, SIZE, behind, pictures, random_codes, saved
+from stems import CELLS, SIZE, behind, opened, pictures, random_codes
 
-from whyfake import Detector, load_detector
+from whyfake import Detector
 from whyfake.perturbation import RegionMix
 from whyfake.runtime import shelves
 
 
 @pytest.fixture
 def detector(tmp_path: Path) -> Any:
-    with load_detector(saved(tmp_path), device="cpu", threads=2) as opened:
-        yield opened
+    with opened(tmp_path, "auto") as one:
+        yield one
 
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Any:
     """The same one, asked whole pictures."""
-    path = saved(tmp_path, name="whole")
-    with load_detector(path, device="cpu", threads=2, compose="host") as opened:
-        yield opened
+    with opened(tmp_path, "host") as one:
+        yield one
 
 
 def test_regions_cut_in_parts_take_few_pictures_more(detector: Detector, whole: Detector) -> None:

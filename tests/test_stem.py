@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
-from stems import CELLS, SIZE, behind, jobs, pictures, random_codes, saved
+from stems import CELLS, SIZE, behind, jobs, opened, pictures, random_codes, saved
 
 from whyfake import Detector, load_detector
 from whyfake.errors import EngineError
@@ -26,16 +26,15 @@ from whyfake.runtime import Delivered, Failed, drive, run, shelves, stem
 
 @pytest.fixture
 def detector(tmp_path: Path) -> Any:
-    with load_detector(saved(tmp_path), device="cpu", threads=2) as opened:
-        yield opened
+    with opened(tmp_path, "auto") as one:
+        yield one
 
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Any:
     """The same one, asked whole pictures."""
-    path = saved(tmp_path, name="whole")
-    with load_detector(path, device="cpu", threads=2, compose="host") as opened:
-        yield opened
+    with opened(tmp_path, "host") as one:
+        yield one
 
 
 @given(
@@ -99,7 +98,9 @@ def test_few_copies_and_mixed_ones_are_whole_pictures(detector: Detector, whole:
 
 
 def in_runs(lengths: tuple[int, ...], seed: int = 0) -> Any:
-    """Codes of 30 regions that all are mixed, each of a run by one of two: two flips a row."""
+    """Codes of 30 regions, in runs: copies of one, each with one region's value flipped to the
+    run's other one.
+    """
     rng = np.random.default_rng(seed)
     found = []
     for length in lengths:

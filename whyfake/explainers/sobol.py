@@ -92,7 +92,7 @@ class Sobol:
         used = 0
         for used in self._stages(bool(watch.looks)):
             wanted = np.delete(where, 1, axis=0) if self.scramble else where
-            # row by row of A: what follows one another differs in two cells, and is composed fast
+            # row by row of A: what follows one another has much in common, which saves work
             new = np.array(list(dict.fromkeys(wanted[:, :used].T.ravel().tolist())))
             new = new[np.isnan(scores[new])]
             for start, stop in chunks(len(new)):
